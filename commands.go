@@ -1,0 +1,820 @@
+package pop3
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/pop3/internal/sasl"
+	"example.com/pop3/internal/wire"
+)
+
+// User sends the USER command, the first half of a login with name and password.
+// It is valid before login. A server may refuse (*[Error]) or accept whether or
+// not there is such a maildrop. (RFC 1939 section 7.)
+//
+// As every method that sends credentials, it fails with [ErrInsecureAuth] over a
+// connection that is neither TLS nor local. A name that is not ASCII is sent as
+// the UTF-8 it is, whether or not the server announces UTF8 USER.
+func (c *Client) User(ctx context.Context, username string) error {
+	return c.authorize(ctx, &command{Verb: "USER", Args: []string{username}}, nil)
+}
+
+// Pass sends the PASS command, valid right after [Client.User]. A refusal
+// (*[Error]) has [CodeAuth], [CodeInUse], [CodeLoginDelay] or [CodeSysTemp] if
+// the server tells that much. Many servers close the connection after it, or
+// let a second wait. (RFC 1939 section 7.)
+func (c *Client) Pass(ctx context.Context, password string) error {
+	return c.authorize(ctx, &command{Verb: "PASS", Args: []string{password}, Secret: true}, []byte(password))
+}
+
+// RPOP sends the RPOP command, a login by trust in the client's address, which
+// RFC 1081 had and a few servers still have.
+func (c *Client) RPOP(ctx context.Context, username string) error {
+	return c.authorize(ctx, &command{Verb: "RPOP", Args: []string{username}}, nil)
+}
+
+// APOP logs in with the APOP command: an MD5 digest of the timestamp in the
+// server's greeting and a secret that both sides know. Without a timestamp in
+// the greeting it is ErrUnsupported; with one, the server may still not know
+// APOP. MD5 makes this better than a password in the clear and no more. (RFC
+// 1939 section 7.)
+func (c *Client) APOP(ctx context.Context, username, secret string) error {
+	if err := wire.CheckArg(secret); err != nil {
+		return &callError{verb: "APOP", err: err}
+	}
+	timestamp := wire.Timestamp(c.Greeting())
+	sum := md5.Sum([]byte(timestamp + secret))
+	digest := hex.EncodeToString(sum[:])
+	cmd := &command{Verb: "APOP", Args: []string{username, digest}, Secret: true}
+	if err := c.guard(cmd); err != nil {
+		return err
+	}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	if timestamp == "" {
+		return &callError{verb: cmd.Verb, text: "the greeting has no timestamp", err: ErrUnsupported}
+	}
+	return c.credentials(cmd, []byte(digest), []byte(secret))
+}
+
+// guard checks a command that sends credentials.
+func (c *Client) guard(cmd *command) error {
+	if err := check(cmd); err != nil {
+		return err
+	}
+	if cmd.Verb != "AUTH" && cmd.Verb != "PASS" && cmd.Args[0] == "" {
+		return &callError{verb: cmd.Verb, err: errors.New("user name is empty")}
+	}
+	if !c.secure() {
+		return &callError{verb: cmd.Verb, err: ErrInsecureAuth}
+	}
+	return nil
+}
+
+// authorize sends a command that holds credentials.
+func (c *Client) authorize(ctx context.Context, cmd *command, hide ...[]byte) error {
+	if err := c.guard(cmd); err != nil {
+		return err
+	}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	return c.credentials(cmd, hide...)
+}
+
+// credentials is authorize within an exchange.
+func (c *Client) credentials(cmd *command, hide ...[]byte) error {
+	c.secrets = newSecrets()
+	c.secrets.add(hide...)
+	err := c.roundTrip(cmd, nil)
+	c.secrets = nil
+	if err == nil && cmd.Verb != "USER" {
+		c.loggedIn()
+	}
+	return err
+}
+
+// loggedIn notes that the session is in the TRANSACTION state, where CAPA may
+// answer otherwise.
+func (c *Client) loggedIn() {
+	c.authenticated, c.knowsCapa = true, false
+}
+
+// A SASL is the client's side of a SASL mechanism (RFC 4422), for [Client.Auth].
+// It is the method set of the Client interface of emersion/go-sasl, whose
+// mechanisms can be used as they are. A value is used for one exchange at a time.
+//
+// If the value also has a method Finish() error, Auth calls it when the server
+// has said +OK: an error, because the server has not proved who it is for
+// instance, closes the connection.
+type SASL interface {
+	// Start begins an exchange. It returns the mechanism's name and the initial
+	// response: nil is none, which is different from an empty one.
+	Start() (mech string, ir []byte, err error)
+
+	// Next returns the response to a challenge. An error cancels the exchange.
+	Next(challenge []byte) (response []byte, err error)
+}
+
+// PlainAuth is the PLAIN mechanism (RFC 4616): the password goes over the wire.
+// identity is whom to act as, and usually "".
+func PlainAuth(identity, username, password string) SASL {
+	return sasl.Plain(identity, username, password)
+}
+
+// LoginAuth is the LOGIN mechanism, which has no RFC and does what PLAIN does.
+func LoginAuth(username, password string) SASL { return sasl.Login(username, password) }
+
+// CRAMMD5Auth is the CRAM-MD5 mechanism (RFC 2195): the secret stays at home, but
+// whoever listens can guess at it.
+func CRAMMD5Auth(username, secret string) SASL { return sasl.CRAMMD5(username, secret) }
+
+// SCRAMSHA1Auth is the SCRAM-SHA-1 mechanism (RFC 5802). The password stays at
+// home, and the server must prove that it knows it. SASLprep is not applied: a
+// password that is not ASCII is taken as the UTF-8 it is.
+func SCRAMSHA1Auth(username, password string) SASL { return sasl.SCRAMSHA1(username, password) }
+
+// SCRAMSHA256Auth is the SCRAM-SHA-256 mechanism (RFC 7677), otherwise as
+// [SCRAMSHA1Auth].
+func SCRAMSHA256Auth(username, password string) SASL { return sasl.SCRAMSHA256(username, password) }
+
+// SCRAMSHA1PlusAuth is the SCRAM-SHA-1-PLUS mechanism: [SCRAMSHA1Auth] bound to
+// the TLS connection whose state is given (see [Client.TLSConnectionState]), so
+// that nobody can sit between. The binding is tls-exporter under TLS 1.3 (RFC
+// 9266) and tls-unique under TLS 1.2, where it needs extended master secret.
+func SCRAMSHA1PlusAuth(username, password string, state tls.ConnectionState) SASL {
+	return sasl.SCRAMSHA1Plus(username, password, state)
+}
+
+// SCRAMSHA256PlusAuth is the SCRAM-SHA-256-PLUS mechanism, otherwise as
+// [SCRAMSHA1PlusAuth].
+func SCRAMSHA256PlusAuth(username, password string, state tls.ConnectionState) SASL {
+	return sasl.SCRAMSHA256Plus(username, password, state)
+}
+
+// XOAuth2Auth is the XOAUTH2 mechanism of Gmail and Exchange Online, with an
+// OAuth 2.0 access token. If the server refuses the token, the status it gives
+// is part of the error's text.
+func XOAuth2Auth(username, token string) SASL { return sasl.XOAuth2(username, token) }
+
+// OAuthBearerAuth is the OAUTHBEARER mechanism (RFC 7628), otherwise as
+// [XOAuth2Auth].
+func OAuthBearerAuth(username, token string) SASL { return sasl.OAuthBearer(username, token) }
+
+// ExternalAuth is the EXTERNAL mechanism (RFC 4422 appendix A): the server knows
+// the client by its TLS certificate. identity is whom to act as, and usually "".
+func ExternalAuth(identity string) SASL { return sasl.External(identity) }
+
+// AnonymousAuth is the ANONYMOUS mechanism (RFC 4505). trace may tell the server
+// who it is, such as a mail address, or be "".
+func AnonymousAuth(trace string) SASL { return sasl.Anonymous(trace) }
+
+// maxChallenges ends an exchange in which the server never comes to an end. The
+// longest known, GSSAPI, has about four challenges.
+const maxChallenges = 32
+
+// Auth logs in with the AUTH command and a SASL mechanism (RFC 5034). It is valid
+// before login. After a refusal (*[Error]), and after an error of s, which
+// cancels the exchange, the connection is usable and another mechanism may be
+// tried, if the server does not hang up.
+//
+// The initial response is sent with the command only if the line is at most 255
+// octets long, and never with XOAUTH2 and OAUTHBEARER, since Exchange Online
+// wants two lines.
+func (c *Client) Auth(ctx context.Context, s SASL) error {
+	cmd := &command{Verb: "AUTH"}
+	if s == nil {
+		return &callError{verb: cmd.Verb, err: errors.New("SASL is nil")}
+	}
+	if err := c.guard(cmd); err != nil {
+		return err
+	}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	return c.authenticate(s)
+}
+
+// authenticate is Auth within an exchange.
+func (c *Client) authenticate(s SASL) (err error) {
+	cmd := &command{Verb: "AUTH"}
+	mech, ir, err := s.Start()
+	if err == nil && (mech == "" || strings.Contains(mech, " ")) {
+		err = errors.New("the mechanism has no valid name")
+	}
+	if err == nil && base64.StdEncoding.EncodedLen(len(ir)) > wire.MaxResponse {
+		err = errResponse
+	}
+	if err != nil {
+		return &callError{verb: cmd.Verb, err: err}
+	}
+	c.secrets = newSecrets()
+	defer func() { c.secrets = nil }()
+	cmd.Args = []string{mech}
+	sent := false // whether the server has any response
+	if ir != nil {
+		line := *cmd
+		line.Args, line.Secret = append(line.Args, "="), true
+		if len(ir) > 0 {
+			line.Args[1] = base64.StdEncoding.EncodeToString(ir)
+		}
+		c.secrets.addResponse(ir)
+		if line.Len() <= 255 && !strings.EqualFold(mech, "XOAUTH2") && !strings.EqualFold(mech, "OAUTHBEARER") {
+			cmd, ir, sent = &line, nil, true
+		}
+	}
+	if err := check(cmd); err != nil {
+		return err
+	}
+	start := c.traceStart(cmd)
+	defer c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), &err)
+	if err := c.send(cmd); err != nil {
+		return err
+	}
+	for challenges := 0; ; challenges++ {
+		challenge, done, err := c.challenge(cmd)
+		switch {
+		case done && err == nil && !sent:
+			return c.broken(cmd.Verb, 0, fmt.Errorf("%w: the server accepted before anything was proved", ErrMalformed), nil)
+		case done && err == nil:
+			if f, ok := s.(interface{ Finish() error }); ok {
+				if err := f.Finish(); err != nil {
+					return c.fail(cmd.Verb, &callError{verb: cmd.Verb, err: err})
+				}
+			}
+			c.arrived()
+			c.loggedIn()
+			return nil
+		case err != nil:
+			if isRefusal(err) {
+				c.arrived()
+				withStatus(err, s)
+			}
+			return err
+		}
+		response := ir
+		switch {
+		case challenges == maxChallenges:
+			err = fmt.Errorf("%w: more than %d challenges", ErrTooLarge, maxChallenges)
+		case ir != nil: // the response was withheld, this asks for it
+			ir = nil
+		default:
+			response, err = next(s, challenge)
+		}
+		if err == nil && base64.StdEncoding.EncodedLen(len(response)) > wire.MaxResponse {
+			err = errResponse
+		}
+		if err != nil {
+			return c.cancelAuth(cmd, err)
+		}
+		c.secrets.addResponse(response)
+		if err := c.respond(cmd, base64.StdEncoding.EncodeToString(response), wire.Mask); err != nil {
+			return err
+		}
+		sent = true
+	}
+}
+
+var errResponse = fmt.Errorf("%w: SASL response of more than %d octets", ErrTooLarge, wire.MaxResponse)
+
+// challenge reads what the server says next in a SASL exchange: a challenge,
+// still encoded, or (done) a status line.
+func (c *Client) challenge(cmd *command) (challenge []byte, done bool, err error) {
+	c.readBy = time.Time{}
+	line, _, err := wire.ReadLine(c.text.R, wire.MaxChallenge)
+	if err != nil {
+		return nil, false, c.broken(cmd.Verb, 0, err, nil)
+	}
+	if status, _ := wire.ParseStatus(line); status == wire.Continue {
+		if len(line) < 3 {
+			c.traceReceived(string(line))
+		} else {
+			c.traceReceived("+ " + wire.Mask)
+		}
+		return bytes.TrimPrefix(line[1:], []byte(" ")), false, nil
+	}
+	if len(line) > wire.MaxStatusLine {
+		return nil, false, c.broken(cmd.Verb, 0, fmt.Errorf("%w: line of more than %d octets", ErrTooLarge, wire.MaxStatusLine), nil)
+	}
+	_, err = c.judge(cmd.Verb, 0, line)
+	return nil, true, err
+}
+
+// next gives s a challenge.
+func next(s SASL, encoded []byte) ([]byte, error) {
+	// RFC 5034 section 4: no octet is ignored, which encoding/base64 does with
+	// CR.
+	challenge, err := base64.StdEncoding.AppendDecode(nil, encoded)
+	if err != nil || bytes.IndexByte(encoded, '\r') >= 0 {
+		return nil, fmt.Errorf("%w: a challenge is not base64", ErrMalformed)
+	}
+	return s.Next(challenge)
+}
+
+// respond sends a line of a SASL exchange.
+func (c *Client) respond(cmd *command, line, shown string) error {
+	c.text.W.WriteString(line)
+	c.text.W.WriteString("\r\n")
+	if err := c.flush(&command{Verb: cmd.Verb, Secret: true}); err != nil {
+		return err
+	}
+	if f := c.opts.Trace.LineSent; f != nil {
+		f(c.ctx, shown)
+	}
+	return nil
+}
+
+// cancelAuth ends a SASL exchange because of err, which it returns if the server
+// plays along.
+func (c *Client) cancelAuth(cmd *command, err error) error {
+	if err := c.respond(cmd, "*", "*"); err != nil {
+		return err
+	}
+	_, done, reply := c.challenge(cmd)
+	switch {
+	case done && isRefusal(reply):
+		c.arrived()
+		return &callError{verb: cmd.Verb, err: err}
+	case reply != nil:
+		return reply
+	}
+	return c.broken(cmd.Verb, 0, fmt.Errorf("%w: the server goes on though the exchange was canceled", ErrMalformed), nil)
+}
+
+// withStatus adds to a refusal what the server told about the bearer token.
+func withStatus(err error, s SASL) {
+	var refused *Error
+	if b, ok := s.(sasl.Bearer); ok && errors.As(err, &refused) && b.Status() != "" {
+		refused.Text = strings.TrimSpace(refused.Text + " (status " + b.Status() + ")")
+	}
+}
+
+// addResponse adds a SASL response as it goes over the wire, and what is secret
+// in it: PLAIN's password behind the last NUL, a bearer token, CRAM-MD5's digest
+// behind the last space, SCRAM's proof.
+func (s *secrets) addResponse(response []byte) {
+	s.add(response, []byte(base64.StdEncoding.EncodeToString(response)))
+	for _, mark := range []string{"\x00", "Bearer ", " ", ",p="} {
+		if i := bytes.LastIndex(response, []byte(mark)); i >= 0 {
+			s.add(bytes.TrimRight(response[i+len(mark):], "\x01"))
+		}
+	}
+}
+
+// Login logs in by the strongest method that the server offers: CAPA, then the
+// first of SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5 (not under TLS, where PLAIN does
+// no harm), PLAIN and LOGIN that it lists, or else USER and PASS. It makes one
+// attempt: a refusal (*[Error]) is returned and nothing else tried, since
+// servers lock users out. It is valid before login.
+//
+// Where none of these is offered, or the server offers STLS and nothing else,
+// the error is ErrUnsupported. Login never uses APOP, channel binding or OAuth;
+// see [Client.APOP] and [Client.Auth]. A server that does not stand CAPA is for
+// [Client.User] and [Client.Pass].
+func (c *Client) Login(ctx context.Context, username, password string) error {
+	const verb = "LOGIN"
+	user := &command{Verb: "USER", Args: []string{username}}
+	pass := &command{Verb: "PASS", Args: []string{password}, Secret: true}
+	for _, cmd := range []*command{user, pass} {
+		if err := c.guard(cmd); err != nil {
+			return err
+		}
+	}
+	if err := c.begin(ctx, verb); err != nil {
+		return err
+	}
+	defer c.end()
+	caps, err := c.capa()
+	if err != nil && !isRefusal(err) {
+		return err
+	}
+	_, isTLS := c.TLSConnectionState()
+	offered := func(mech string) bool { return slices.Contains(caps.SASL(), mech) }
+	switch {
+	case offered("SCRAM-SHA-256"):
+		return c.authenticate(SCRAMSHA256Auth(username, password))
+	case offered("SCRAM-SHA-1"):
+		return c.authenticate(SCRAMSHA1Auth(username, password))
+	case offered("CRAM-MD5") && !isTLS:
+		return c.authenticate(CRAMMD5Auth(username, password))
+	case offered("PLAIN"):
+		return c.authenticate(PlainAuth("", username, password))
+	case offered("LOGIN"):
+		return c.authenticate(LoginAuth(username, password))
+	case caps.Has("USER"), !caps.Has("SASL") && (isTLS || !caps.Has("STLS")):
+		if err := c.credentials(user); err != nil {
+			return err
+		}
+		return c.credentials(pass, []byte(password))
+	case caps.Has("STLS") && !isTLS:
+		return &callError{verb: verb, text: "the server takes logins under TLS only: use StartTLS or DialStartTLS", err: ErrUnsupported}
+	}
+	return &callError{verb: verb, text: "the server offers no method that takes a password", err: ErrUnsupported}
+}
+
+// Capabilities is what a server answers to CAPA: names in upper case, and their
+// arguments. (RFC 2449 section 5.)
+type Capabilities map[string][]string
+
+// Has reports whether the server lists name, in any case.
+func (c Capabilities) Has(name string) bool {
+	_, ok := c[strings.ToUpper(name)]
+	return ok
+}
+
+// SASL is the SASL mechanisms for Auth, in upper case. (RFC 5034 section 3.)
+func (c Capabilities) SASL() []string {
+	mechs := make([]string, len(c["SASL"]))
+	for i, mech := range c["SASL"] {
+		mechs[i] = strings.ToUpper(mech)
+	}
+	return mechs
+}
+
+// Implementation is what the server calls itself, or "". (RFC 2449 section 6.9.)
+func (c Capabilities) Implementation() string {
+	return strings.Join(c["IMPLEMENTATION"], " ")
+}
+
+// LoginDelay is the time that must pass between two logins. ok is false if the
+// server names none that can be read. (RFC 2449 section 6.5.)
+func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
+	seconds, ok := c.number("LOGIN-DELAY")
+	return time.Duration(seconds) * time.Second, ok
+}
+
+// Expire is the number of days that messages stay on the server at the least; -1
+// is for ever (NEVER). 0 means that what was retrieved may be deleted at QUIT. ok
+// is false if the server names none that can be read. (RFC 2449 section 6.7.)
+func (c Capabilities) Expire() (days int, ok bool) {
+	if args := c["EXPIRE"]; len(args) > 0 && strings.EqualFold(args[0], "NEVER") {
+		return -1, true
+	}
+	return c.number("EXPIRE")
+}
+
+// number is a capability's first argument. 31 bits are enough for any, and
+// seconds in a time.Duration.
+func (c Capabilities) number(name string) (n int, ok bool) {
+	if args := c[name]; len(args) > 0 {
+		v, err := strconv.ParseUint(args[0], 10, 31)
+		return int(v), err == nil
+	}
+	return 0, false
+}
+
+// Capa sends the CAPA command. It is valid in any state, and the answer may
+// change with StartTLS and login. A refusal (*[Error]) means that the server
+// does not know the command. (RFC 2449 section 5.)
+func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
+	if err := c.begin(ctx, "CAPA"); err != nil {
+		return nil, err
+	}
+	defer c.end()
+	return c.capa()
+}
+
+// capa is Capa within an exchange.
+func (c *Client) capa() (Capabilities, error) {
+	caps := make(Capabilities)
+	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(row []byte) bool {
+		if words := strings.Fields(string(row)); len(words) > 0 {
+			name := strings.ToUpper(words[0])
+			caps[name] = append(caps[name], words[1:]...)
+		}
+		return true
+	})
+	if err != nil {
+		caps = nil
+	}
+	if err == nil || isRefusal(err) {
+		days, ok := caps.Expire()
+		c.knowsCapa, c.pipelining, c.expire0 = true, caps.Has("PIPELINING"), ok && days == 0
+	}
+	return caps, err
+}
+
+// UTF8 sends the UTF8 command, after which messages and texts may be UTF-8. It is
+// valid in any state, but StartTLS is not valid after it. It is sent whether or
+// not CAPA lists it. (RFC 6856 section 2.)
+func (c *Client) UTF8(ctx context.Context) error {
+	cmd := &command{Verb: "UTF8"}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	err := c.roundTrip(cmd, nil)
+	if err == nil {
+		c.utf8 = true
+	}
+	return err
+}
+
+// Lang sends the LANG command: the texts of replies shall be in the language of
+// the tag, such as "de"; "*" is the server's choice. selected is the tag that the
+// server's reply names. It is valid in any state. (RFC 6856 section 3.)
+func (c *Client) Lang(ctx context.Context, tag string) (selected string, err error) {
+	cmd := &command{Verb: "LANG", Args: []string{tag}}
+	if tag != "*" && strings.Trim(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "" || tag == "" {
+		return "", &callError{verb: cmd.Verb, err: errors.New("not a language tag")}
+	}
+	err = c.do(ctx, cmd, func(text []byte) bool {
+		selected, _, _ = strings.Cut(string(text), " ")
+		return true
+	})
+	return selected, err
+}
+
+// A Language is one that a server's texts can be in.
+type Language struct {
+	Tag         string // for Lang
+	Description string // in the language itself, or ""
+}
+
+// LangAll sends the LANG command without a tag and returns the languages that
+// the server has. It is valid in any state. (RFC 6856 section 3.)
+func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
+	var langs []Language
+	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(row []byte) bool {
+		tag, description, _ := strings.Cut(strings.Trim(string(row), " \t"), " ")
+		langs = append(langs, Language{tag, strings.TrimLeft(description, " \t")})
+		return tag != ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	return langs, nil
+}
+
+// list sends a command whose reply is a listing.
+func (c *Client) list(ctx context.Context, cmd *command, limit int, row func([]byte) bool) error {
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	err := c.rows(cmd, limit, row)
+	if isRefusal(err) && cmd.Verb != "LANG" {
+		// Some servers refuse to list an empty maildrop.
+		if count := -1; c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
+			count, _, ok = wire.Stat(text)
+			return ok
+		}) == nil && count == 0 {
+			return nil
+		}
+	}
+	return err
+}
+
+// Stat sends the STAT command and returns the number of messages in the maildrop
+// and their size in octets, without those marked for deletion. The size is -1 if
+// the server's count has overflowed. It is valid after login. (RFC 1939
+// section 5.)
+func (c *Client) Stat(ctx context.Context) (count int, size int64, err error) {
+	err = c.do(ctx, &command{Verb: "STAT"}, func(text []byte) (ok bool) {
+		count, size, ok = wire.Stat(text)
+		return ok
+	})
+	return count, size, err
+}
+
+// MessageInfo is a scan listing.
+type MessageInfo struct {
+	Number int   // message number
+	Size   int64 // octets, by the server's count, which may be off; -1 if it has overflowed
+}
+
+// MessageUID is a unique-id listing.
+type MessageUID struct {
+	Number int    // message number
+	UID    string // unique-id
+}
+
+// List sends the LIST command for one message. A refusal (*[Error]) means that
+// there is no such message, or that it is marked for deletion. It is valid after
+// login. (RFC 1939 section 5.)
+func (c *Client) List(ctx context.Context, number int) (MessageInfo, error) {
+	var info MessageInfo
+	err := c.do(ctx, &command{Verb: "LIST", Numbers: []int{number}}, func(text []byte) (ok bool) {
+		info.Number, info.Size, ok = wire.Scan(text)
+		return ok && info.Number == number
+	})
+	if err != nil {
+		return MessageInfo{}, err
+	}
+	return info, nil
+}
+
+// ListAll sends the LIST command and returns the messages that are not marked
+// for deletion. Their numbers may have gaps. If the server refuses, STAT is asked
+// whether the maildrop is just empty. It is valid after login. (RFC 1939 section
+// 5.)
+func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
+	var l wire.Listing
+	if err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(row []byte) bool {
+		n, size, ok := wire.Scan(row)
+		l.Add(n, size)
+		return ok
+	}); err != nil {
+		return nil, err
+	}
+	infos := make([]MessageInfo, l.Len())
+	l.Each(func(i, number int, size int64) { infos[i] = MessageInfo{number, size} })
+	return infos, nil
+}
+
+// UIDL sends the UIDL command for one message. The unique-id stays the same from
+// session to session. A refusal (*[Error]) means that there is no such message,
+// that it is marked for deletion, or that the server does not know the command.
+// It is valid after login. (RFC 1939 section 7.)
+func (c *Client) UIDL(ctx context.Context, number int) (MessageUID, error) {
+	var uid string
+	err := c.do(ctx, &command{Verb: "UIDL", Numbers: []int{number}}, func(text []byte) bool {
+		b, ok := wire.OneUID(text, number)
+		uid = string(b)
+		return ok
+	})
+	if err != nil {
+		return MessageUID{}, err
+	}
+	return MessageUID{number, uid}, nil
+}
+
+// UIDLAll sends the UIDL command and returns the unique-ids of the messages that
+// are not marked for deletion. Copies of one message may have the same. If the
+// server refuses, STAT is asked whether the maildrop is just empty. It is valid
+// after login. (RFC 1939 section 7.)
+//
+// The unique-ids of a listing share memory: to keep one of many for long, keep a
+// strings.Clone of it.
+func (c *Client) UIDLAll(ctx context.Context) ([]MessageUID, error) {
+	var l wire.Listing
+	if err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(row []byte) bool {
+		n, uid, ok := wire.UID(row)
+		if ok {
+			l.AddUID(n, uid)
+		}
+		return ok
+	}); err != nil {
+		return nil, err
+	}
+	uids := make([]MessageUID, l.Len())
+	l.EachUID(func(i, number int, uid string) { uids[i] = MessageUID{number, uid} })
+	return uids, nil
+}
+
+// Retr sends the RETR command and returns the message, whose text is read as it
+// comes. The connection is the Message's until it has been read to its end or
+// closed. A refusal (*[Error]) means that there is no such message, or that it is
+// marked for deletion. It is valid after login. (RFC 1939 section 5.)
+//
+// A server with EXPIRE 0 may delete at QUIT what was retrieved.
+func (c *Client) Retr(ctx context.Context, number int) (*Message, error) {
+	return c.fetch(ctx, &command{Verb: "RETR", Numbers: []int{number}})
+}
+
+// Top sends the TOP command and returns the message's header, the empty line
+// behind it, and as many lines of its body; otherwise it is as [Client.Retr].
+// Servers need not know it, and some add or drop a line. (RFC 1939 section 7.)
+func (c *Client) Top(ctx context.Context, number, lines int) (*Message, error) {
+	return c.fetch(ctx, &command{Verb: "TOP", Numbers: []int{number, lines}})
+}
+
+// Dele sends the DELE command, which marks a message for deletion by
+// [Client.Quit]. A refusal (*[Error]) means that there is no such message, or that
+// it is marked already. It is valid after login. (RFC 1939 section 5.)
+func (c *Client) Dele(ctx context.Context, number int) error {
+	cmd := &command{Verb: "DELE", Numbers: []int{number}}
+	if err := check(cmd); err != nil {
+		return err
+	}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	err := c.roundTrip(cmd, nil)
+	if err == nil {
+		c.deletions++
+	}
+	return err
+}
+
+// Noop sends the NOOP command, which keeps the session from being closed for
+// inactivity. It is valid after login. (RFC 1939 section 5.)
+func (c *Client) Noop(ctx context.Context) error {
+	return c.do(ctx, &command{Verb: "NOOP"}, nil)
+}
+
+// Rset sends the RSET command, which takes back all marks of Dele. It is valid
+// after login. (RFC 1939 section 5.)
+func (c *Client) Rset(ctx context.Context) error {
+	cmd := &command{Verb: "RSET"}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	err := c.roundTrip(cmd, nil)
+	if err == nil {
+		c.deletions = 0
+	}
+	return err
+}
+
+// RetrAll sends a RETR command for each of the message numbers and returns their
+// messages in that order. It returns an iterator; numbers are copied when the
+// loop begins. If the server lists PIPELINING in CAPA, which is asked if need
+// be, several commands are sent ahead (Options.Window), so that the loop does not
+// wait for each message.
+//
+//	for m, err := range c.RetrAll(ctx, numbers) {
+//		if err != nil {
+//			return err
+//		}
+//		if _, err := m.WriteTo(w); err != nil {
+//			return err
+//		}
+//	}
+//
+// A message that the server refuses comes with its Message and an *[Error], and
+// the loop may go on. Any other error comes last, with a nil Message. A Message
+// is valid for its step; what was not read of it is thrown away. While the loop
+// runs, every method of the Client but Close returns [ErrBusy].
+//
+// When the loop is left early, the replies to what was sent ahead are read and
+// thrown away, for one Options.Timeout at the most, past which the connection is
+// closed. The server may count these messages as downloaded, and delete them if
+// that is its policy: after an early end, call Close rather than Quit, unless
+// Options.Window is 1. With EXPIRE 0 (as Gmail has it) and Options.Window 0, no
+// message is asked for before the loop wants it.
+//
+// It is valid after login. (RFC 1939 section 5, RFC 2449 section 6.6.)
+func (c *Client) RetrAll(ctx context.Context, numbers []int) iter.Seq2[*Message, error] {
+	return c.messages(ctx, "RETR", numbers, nil)
+}
+
+// TopAll sends a TOP command for each of the message numbers; otherwise it is to
+// [Client.Top] what [Client.RetrAll] is to Retr.
+func (c *Client) TopAll(ctx context.Context, numbers []int, lines int) iter.Seq2[*Message, error] {
+	return c.messages(ctx, "TOP", numbers, []int{lines})
+}
+
+// DeleAll sends a DELE command for each of the message numbers, several ahead of
+// their replies as [Client.RetrAll] does. A refusal does not keep it from the
+// rest. The error, if any, has a method Unwrap() []error: an *[Error] for each
+// refusal, in order, and then what kept it from going on.
+//
+// It is valid after login. (RFC 1939 section 5, RFC 2449 section 6.6.)
+func (c *Client) DeleAll(ctx context.Context, numbers []int) error {
+	r := run{verb: "DELE", numbers: slices.Clone(numbers)}
+	var errs refusals
+	err := r.check()
+	if err == nil {
+		if err = c.begin(ctx, r.verb); err == nil {
+			defer c.end()
+			errs, err = c.deleteAll(&r)
+		}
+	}
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if errs == nil {
+		return nil
+	}
+	return errs
+}
+
+func (c *Client) deleteAll(r *run) (errs refusals, err error) {
+	if err := c.start(r); err != nil {
+		return nil, err
+	}
+	for r.answered < len(r.numbers) {
+		if err := c.refill(r); err != nil {
+			return errs, err
+		}
+		cmd, start := r.next()
+		_, _, err := c.status(cmd.Verb, cmd.Number())
+		c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), &err)
+		if isRefusal(err) {
+			c.deletions--
+			errs = append(errs, err)
+		} else if err != nil {
+			return errs, err
+		}
+		c.arrived()
+	}
+	return errs, nil
+}

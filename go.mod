@@ -1,0 +1,3 @@
+module example.com/pop3
+
+go 1.25

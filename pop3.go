@@ -1,0 +1,407 @@
+// Package pop3 is a POP3 client: it logs in to a server, lists the messages of
+// a maildrop, fetches and deletes them (RFC 1939 and its extensions).
+package pop3
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/textproto"
+	"strings"
+	"sync"
+	"time"
+)
+
+// defaultTimeout is Options.Timeout's: some servers take a minute to open a
+// large maildrop, none two.
+const defaultTimeout = 3 * time.Minute
+
+// Options adjust a [Client]. A nil *Options is the zero Options, which is safe
+// and complete. Options are copied and never modified.
+type Options struct {
+	// TLSConfig is cloned. Its ServerName defaults to the dialed host. nil is
+	// the zero tls.Config, which verifies the server against the system's roots.
+	TLSConfig *tls.Config
+
+	// Timeout is the longest wait for the connect, the TLS handshake, one line
+	// of a reply, one write, or one read of a message that yields nothing. It is
+	// no limit on the time a call takes in all: that is the context's. 0 is 3
+	// minutes, less than 0 is none.
+	Timeout time.Duration
+
+	// Window is the most commands that RetrAll, TopAll and DeleAll send ahead of
+	// their replies. 0 adapts to the size of the messages, 1 never sends any
+	// ahead.
+	Window int
+
+	// MaxMessageSize is the most octets of one message, as RETR or TOP delivers
+	// it. One more closes the connection with ErrTooLarge. 0 is no limit.
+	MaxMessageSize int64
+
+	// AllowInsecureAuth permits to send credentials over a connection that is
+	// neither TLS nor local.
+	AllowInsecureAuth bool
+
+	// Trace watches the connection. See LogTrace.
+	Trace *Trace
+
+	// DialContext connects, through a proxy for instance. nil is a net.Dialer's.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// resolve copies the options and puts the defaults in.
+func (o *Options) resolve() (Options, error) {
+	var r Options
+	if o != nil {
+		r = *o
+	}
+	switch {
+	case r.Window < 0:
+		return r, errors.New("pop3: Options.Window is negative")
+	case r.MaxMessageSize < 0:
+		return r, errors.New("pop3: Options.MaxMessageSize is negative")
+	}
+	r.Timeout = max(cmp.Or(r.Timeout, defaultTimeout), 0)
+	if r.TLSConfig != nil {
+		r.TLSConfig = r.TLSConfig.Clone()
+	}
+	if r.Trace == nil {
+		r.Trace = &noTrace
+	}
+	return r, nil
+}
+
+// A Client is a connection to a POP3 server.
+type Client struct {
+	opts       Options       // Timeout 0 is none, Trace is never nil
+	host       string        // what was dialed, or ""
+	raw        net.Conn      // below TLS; shut on failure
+	cancel     func()        // c.canceled, made once
+	cancelDone chan struct{} // one token for each run of cancel
+
+	mu       sync.Mutex // guards these
+	conn     net.Conn   // raw, or TLS over it
+	err      error      // why the connection is unusable
+	busy     bool       // an exchange holds the connection
+	inFlight bool       // and a reply is awaited
+	verb     string     // of the newest command
+	greeting string
+	reply    []byte // text of the newest status line
+
+	exchange // owned by whoever made busy true
+
+	body sync.Mutex // guards these; taken before mu
+	open *Message   // what is being read
+}
+
+// Dial connects to addr and reads the greeting. The connection is not encrypted:
+// unless the server is local, call StartTLS before logging in, or use
+// [DialStartTLS] or [DialTLS]. The port is 110 if addr has none.
+//
+// A server that refuses in its greeting is an *[Error] with Command "".
+// (RFC 1939 sections 3 and 4.)
+func Dial(ctx context.Context, addr string, opts *Options) (*Client, error) {
+	return dial(ctx, addr, "110", opts, false)
+}
+
+func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS bool) (*Client, error) {
+	o, err := opts.resolve()
+	if err != nil {
+		return nil, err
+	}
+	if ctx == nil {
+		return nil, errNilContext
+	}
+	host, addr := splitAddr(addr, port)
+	config, err := o.tlsConfig(nil, host)
+	if implicitTLS && err != nil {
+		return nil, &callError{verb: "connect", err: err}
+	}
+	conn, err := o.connect(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	if implicitTLS {
+		conn = tls.Client(conn, config)
+	}
+	return newClient(ctx, conn, o, host)
+}
+
+// splitAddr is the host of addr, and addr with a port.
+func splitAddr(addr, defaultPort string) (host, hostport string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil { // no port, or an IPv6 address without brackets
+		host, port = strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]"), ""
+	}
+	return host, net.JoinHostPort(host, cmp.Or(port, defaultPort))
+}
+
+func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
+	const network = "tcp"
+	if f := o.Trace.ConnectStart; f != nil {
+		f(ctx, network, addr)
+	}
+	dialCtx, cancel := ctx, func() {}
+	if o.Timeout > 0 {
+		dialCtx, cancel = context.WithTimeout(ctx, o.Timeout)
+	}
+	defer cancel()
+	dial := o.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(dialCtx, network, addr)
+	switch {
+	case err == nil && conn == nil:
+		err = &callError{verb: "connect", err: errors.New("DialContext returned neither a connection nor an error")}
+	case err == nil:
+	case ctx.Err() != nil:
+		err = newCanceledError("connect", ctx)
+	case o.Timeout > 0 && (dialCtx.Err() != nil || isTimeout(err)):
+		err = &timeoutError{verb: "connect", after: o.Timeout, err: err}
+	default:
+		err = &callError{verb: "connect", err: err}
+	}
+	if f := o.Trace.ConnectDone; f != nil {
+		f(ctx, network, addr, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// NewClient reads the greeting of the server at the other end of conn. The
+// Client owns conn, which is closed if NewClient fails. A *tls.Conn does its
+// handshake here at the latest. (RFC 1939 sections 3 and 4.)
+func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
+	if conn == nil {
+		return nil, errors.New("pop3: NewClient: conn is nil")
+	}
+	o, err := opts.resolve()
+	if err == nil && ctx == nil {
+		err = errNilContext
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return newClient(ctx, conn, o, "")
+}
+
+var errNilContext = errors.New("pop3: context is nil")
+
+func newClient(ctx context.Context, conn net.Conn, o Options, host string) (*Client, error) {
+	c := &Client{opts: o, host: host, conn: conn, raw: conn, cancelDone: make(chan struct{}, 1)}
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		c.raw = t.NetConn()
+	}
+	c.cancel = c.canceled
+	c.text = newText(conn)
+	if err := c.greet(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// newText wraps conn. The buffers come from a pool for each exchange.
+func newText(conn net.Conn) *textproto.Conn {
+	text := textproto.NewConn(conn)
+	text.R, text.W = nil, nil
+	return text
+}
+
+// Quit sends QUIT, which makes the server delete what was marked with DELE, and
+// closes the connection whatever the reply. A refusal (*[Error]) means that some
+// deletions were not done. An error where messages are marked for deletion, other
+// than a refusal, means that nobody knows whether they were deleted; with none
+// marked, a server that closes without a reply is no error.
+//
+// If ctx is done or the connection busy (ErrBusy), nothing is written and the
+// connection is as it was. (RFC 1939 sections 4 and 6.)
+func (c *Client) Quit(ctx context.Context) error {
+	cmd := command{Verb: "QUIT"}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return err
+	}
+	defer c.end()
+	deletions := c.deletions > 0
+	err := c.roundTrip(&cmd, nil)
+	switch {
+	case err == nil || isRefusal(err):
+		if c.close() {
+			c.text.Close() // the one place where TLS says goodbye: its peer reads
+		}
+	case c.lost && deletions:
+		return &callError{verb: cmd.Verb, text: "not known whether the messages marked were deleted: " +
+			strings.TrimPrefix(unprefixed(err), cmd.Verb+": "), err: err}
+	case c.lost: // nothing was lost with it: Mailutils may just hang up
+		c.mu.Lock()
+		c.err = ErrClosed
+		c.mu.Unlock()
+		return nil
+	}
+	return err
+}
+
+// Close closes the connection without a word, so that the server deletes
+// nothing. It may be called from any goroutine at any time, and what waits for
+// the server in another one then returns. A second call does nothing.
+func (c *Client) Close() error {
+	if c.raw == nil || !c.close() {
+		return nil
+	}
+	return c.raw.Close()
+}
+
+// close makes the connection unusable and reports whether it was usable.
+func (c *Client) close() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return false
+	}
+	c.err = ErrClosed
+	if c.stop != nil {
+		// A message that nobody reads on would keep the Client for as long as
+		// the context lives.
+		c.stop()
+		c.stop = nil
+	}
+	return true
+}
+
+// Err tells why the connection is unusable: the first failure, or ErrClosed
+// after Quit or Close. It is nil while the connection is usable.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.raw == nil {
+		return ErrClosed
+	}
+	return c.err
+}
+
+// Greeting is the text of the server's greeting, without its status indicator.
+func (c *Client) Greeting() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.greeting
+}
+
+// LastReply is the text of the newest status line, without +OK or -ERR. It is
+// what the server sent, control octets included, but for secrets, which are
+// masked.
+func (c *Client) LastReply() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.reply)
+}
+
+// secure reports whether credentials may be sent: under TLS, to a peer on this
+// machine, or because the caller says so. A proxy on this machine is not the
+// peer, so what was dialed counts too.
+func (c *Client) secure() bool {
+	if c.opts.AllowInsecureAuth || c.raw == nil { // begin tells about a zero Client
+		return true
+	}
+	if _, ok := c.TLSConnectionState(); ok {
+		return true
+	}
+	if c.host != "" && !strings.EqualFold(c.host, "localhost") && !isLoopback(c.host) {
+		return false
+	}
+	addr := c.raw.RemoteAddr()
+	if addr == nil {
+		return false
+	}
+	switch addr.Network() {
+	case "unix", "unixpacket", "pipe":
+		return true
+	}
+	host, _, err := net.SplitHostPort(addr.String())
+	return err == nil && isLoopback(host)
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// A Trace watches a connection: its hooks are called as things happen, by the
+// goroutine that runs the call, with the call's context. Any may be nil. None
+// ever sees a secret: what was one is "***". A hook must not call the Client,
+// but for Close, Err, Greeting, LastReply and TLSConnectionState.
+type Trace struct {
+	// ConnectStart and ConnectDone surround the connect of Dial, DialTLS and
+	// DialStartTLS.
+	ConnectStart func(ctx context.Context, network, addr string)
+	ConnectDone  func(ctx context.Context, network, addr string, err error)
+
+	// TLSHandshakeDone is called after the handshake, failed or not.
+	TLSHandshakeDone func(ctx context.Context, state tls.ConnectionState, err error)
+
+	// CommandStart is called before a command is sent, CommandDone when its
+	// reply has been read, or a message to its end.
+	CommandStart func(ctx context.Context, info CommandInfo)
+	CommandDone  func(ctx context.Context, info CommandInfo)
+
+	// LineSent and LineReceived are called for every line of the dialogue,
+	// without its line end, but not for the text of messages.
+	LineSent     func(ctx context.Context, line string)
+	LineReceived func(ctx context.Context, line string)
+}
+
+var noTrace Trace
+
+// CommandInfo is what a [Trace] learns of a command. CommandStart gets Command
+// and Number alone.
+type CommandInfo struct {
+	Command string        // the verb
+	Reply   string        // text of the status line, without +OK or -ERR
+	Number  int           // message number, or 0
+	Bytes   int64         // octets of message text or of listing rows that were read
+	Elapsed time.Duration // since the command was sent
+	Err     error
+}
+
+// LogTrace is a Trace that logs to logger (nil is slog.Default()): commands,
+// connects and handshakes at slog.LevelDebug, which is poplib's debug level 1,
+// and each line at slog.LevelDebug-4, poplib's level 2. A slog.LevelVar in the
+// logger's handler changes the level of a connection that is in use.
+func LogTrace(logger *slog.Logger) *Trace {
+	if logger == nil {
+		logger = slog.Default()
+	}
+	log := func(ctx context.Context, msg string, err error, attrs ...slog.Attr) {
+		if err != nil {
+			attrs = append(attrs, slog.Any("err", err))
+		}
+		logger.LogAttrs(ctx, slog.LevelDebug, msg, attrs...)
+	}
+	line := func(msg string) func(context.Context, string) {
+		return func(ctx context.Context, line string) {
+			logger.LogAttrs(ctx, slog.LevelDebug-4, msg, slog.String("line", line))
+		}
+	}
+	return &Trace{
+		ConnectDone: func(ctx context.Context, network, addr string, err error) {
+			log(ctx, "pop3: connect", err, slog.String("network", network), slog.String("addr", addr))
+		},
+		TLSHandshakeDone: func(ctx context.Context, state tls.ConnectionState, err error) {
+			log(ctx, "pop3: TLS handshake", err, slog.String("version", tls.VersionName(state.Version)),
+				slog.String("cipher", tls.CipherSuiteName(state.CipherSuite)), slog.String("server", state.ServerName))
+		},
+		CommandDone: func(ctx context.Context, info CommandInfo) {
+			log(ctx, "pop3: command", info.Err, slog.String("command", info.Command), slog.Int("number", info.Number),
+				slog.String("reply", info.Reply), slog.Int64("bytes", info.Bytes), slog.Duration("elapsed", info.Elapsed))
+		},
+		LineSent:     line("pop3: sent"),
+		LineReceived: line("pop3: received"),
+	}
+}
