@@ -510,7 +510,7 @@ func (c *Client) capa() (Capabilities, error) {
 }
 
 // UTF8 sends the UTF8 command, after which messages and texts may be UTF-8. It is
-// valid in any state, but StartTLS is not valid after it. It is sent whether or
+// valid before login, and StartTLS is not valid after it. It is sent whether or
 // not CAPA lists it. (RFC 6856 section 2.)
 func (c *Client) UTF8(ctx context.Context) error {
 	cmd := &command{Verb: "UTF8"}

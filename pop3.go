@@ -1,5 +1,160 @@
-// Package pop3 is a POP3 client: it logs in to a server, lists the messages of
-// a maildrop, fetches and deletes them (RFC 1939 and its extensions).
+// Package pop3 is a POP3 client (RFC 1939): it logs in to a server, lists the
+// messages of a maildrop, fetches and deletes them.
+//
+// # First steps
+//
+// [DialTLS] connects, [Client.Login] logs in, [Client.ListAll] tells what there
+// is, [Client.RetrAll] fetches it, [Client.Quit] ends the session:
+//
+//	c, err := pop3.DialTLS(ctx, "pop.example.com", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Close()
+//	if err := c.Login(ctx, "ada", "tides"); err != nil {
+//		return err
+//	}
+//	list, err := c.ListAll(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	var numbers []int
+//	for _, info := range list {
+//		numbers = append(numbers, info.Number)
+//	}
+//	for m, err := range c.RetrAll(ctx, numbers) {
+//		if err != nil {
+//			return err
+//		}
+//		if _, err := m.WriteTo(w); err != nil {
+//			return err
+//		}
+//	}
+//	return c.Quit(ctx)
+//
+// [DialStartTLS] is for a server without a port of its own for TLS. Gmail and
+// Exchange Online want [Client.Auth] with [XOAuth2Auth] in place of Login. A nil
+// [*Options] is right for most. Who comes from Python's poplib finds each of its
+// methods under the name of its command.
+//
+// # States of a session
+//
+// A session begins in the AUTHORIZATION state, where StartTLS, UTF8 and the
+// logins are valid: Login, Auth, APOP, RPOP, or User and then Pass. A login leads
+// to the TRANSACTION state, where everything about messages is valid. Capa, Lang
+// and LangAll are valid in both. The server holds the state and refuses what does
+// not fit; only StartTLS is refused here.
+//
+// A message number is good for one session; numbers may have gaps. A unique-id
+// ([Client.UIDLAll]) is good for the life of the message. The maildrop is locked
+// while the session lasts on many servers, and shows no mail that comes in
+// meanwhile.
+//
+// Dele only marks a message. Quit leads to the UPDATE state, in which the server
+// deletes what is marked. A connection that ends otherwise, by [Client.Close], a
+// failure or a canceled context, deletes nothing: Quit is the only method that
+// sends QUIT. So the safe order is to store a message, to mark it, and to Quit;
+// and to Close if anything went wrong.
+//
+// # Streaming
+//
+// Retr, Top and the loops over RetrAll and TopAll give a [Message], whose text is
+// read from the connection as it comes and is never held in memory as a whole. It
+// is delivered octet for octet: line ends, NUL and 8-bit octets are kept, the dots
+// that the protocol adds are taken out.
+//
+// The connection is the Message's until Read has returned io.EOF or WriteTo nil,
+// or until [Message.Close], which reads the rest and throws it away. To get rid
+// of a large message without reading it, close the Client.
+//
+// # Pipelining
+//
+// RetrAll, TopAll and DeleAll send commands ahead of the replies if the server
+// lists PIPELINING, and one at a time otherwise, with the same results. Replies
+// are read in the loop; there is no goroutine behind it. Options.Window limits how
+// many commands are ahead. Over a connection that holds nothing in between, such
+// as a net.Pipe, it must be 1.
+//
+// Messages ahead of the loop count as retrieved for the server, and some servers
+// delete at QUIT what was retrieved: after leaving a loop early, Close rather than
+// Quit, or set Window to 1. Where a server announces that policy by EXPIRE 0, as
+// Gmail does, RetrAll sends nothing ahead unless Window is more than 1. (RFC 2449
+// sections 6.6 and 6.7.)
+//
+// # Errors
+//
+// After a call the connection is in one of three conditions. It is untouched: the
+// arguments, the state of the Client or a context that was done already kept the
+// call from sending anything. Or it is usable: the reply was read, and if it was
+// -ERR the error is an [*Error] with a nil Err. Or it is closed: [Client.Err] tells
+// why, and so does the error of every later call, which is [ErrClosed] besides.
+//
+//	var e *pop3.Error
+//	switch {
+//	case errors.Is(err, pop3.CodeAuth):     // wrong name, password or token
+//	case errors.As(err, &e) && e.Temporary(): // in use, too soon, out of order: later
+//	case errors.As(err, &e) && e.Err == nil:  // refused otherwise; e.Text is the reason
+//	case errors.As(err, &e):                  // the server broke the protocol or hung up
+//	}
+//
+// Response codes such as [CodeAuth] come from the server, and not all servers
+// have them; without one a refusal is a refusal. Texts of servers may hold
+// anything. Error prints them quoted and cut off, Error.Text and
+// [Client.LastReply] have them as they came, but for secrets.
+//
+// # Cancellation and timeouts
+//
+// The context of a call bounds all of it, and the Message or the loop that it
+// returned. If it is done before anything was sent, the connection is untouched.
+// If it is done in the middle, the connection is closed, since what comes next
+// would be taken for the reply to something else. The error is ctx.Err() and
+// context.Cause(ctx) to [errors.Is].
+//
+// Options.Timeout bounds each wait for a sign of life: the connect, a reply line,
+// a write, a read of a message. A slow but steady download passes it. What it
+// cuts is a [net.Error] whose Timeout method returns true. [Client.Close] ends any
+// wait at once.
+//
+// The server has a timeout too, of ten minutes or more (RFC 1939 section 3);
+// [Client.Noop] sets it back.
+//
+// # Security
+//
+// Certificates are verified unless Options.TLSConfig says otherwise. Credentials
+// are refused with [ErrInsecureAuth] over a connection that is neither TLS nor
+// local (a loopback address, a Unix socket, a pipe) unless
+// Options.AllowInsecureAuth is set. DialStartTLS has TLS or fails, and what
+// somebody sent ahead of the handshake closes the connection.
+//
+// No secret is in an error, in what a [Trace] sees or in a printed [SASL]. An
+// argument that holds a control octet is refused, so that it cannot become a
+// second command. What a server sends is bounded: status lines and rows of
+// listings to 2,048 octets, CAPA and LANG answers to 64 KiB, LIST and UIDL answers
+// to 64 MiB and 4,194,304 rows, SASL challenges to 64 KiB. A message has no bound
+// unless Options.MaxMessageSize sets one.
+//
+// # Concurrency
+//
+// A Client does one thing at a time. A call while another, a Message or a loop is
+// not finished returns [ErrBusy] at once, in the same goroutine or in another, and
+// sends nothing. Close, Err, Greeting, LastReply and TLSConnectionState may be
+// called at any time from anywhere. Clients share nothing that callers see: use
+// one for each maildrop.
+//
+// No goroutine outlives a call, other than what watches the context of a Message
+// or a loop that is not finished.
+//
+// # What a server may get wrong
+//
+// Much is taken as it comes, for there are servers that send it: status lines in
+// any case and without text, lone-LF line ends, extra words, odd spaces, gaps in
+// numbers, wrong sizes (which frame nothing here), unstuffed dots, no answer to
+// QUIT if nothing was marked.
+//
+// What would leave the two sides to disagree on what answers what closes the
+// connection with [ErrMalformed] or [ErrTooLarge]: a reply that is neither +OK nor
+// -ERR, data that nothing had asked for, a row without its fields, an answer about
+// another message. To see the dialogue, set Options.Trace to [LogTrace].
 package pop3
 
 import (

@@ -28,11 +28,10 @@ func (d *DotReader) Next() ([]byte, error) {
 	d.R.Discard(d.held)
 	d.held = 0
 	for need := 1; !d.done; {
-		buf, err := d.R.Peek(need)
-		if err != nil {
+		if _, err := d.R.Peek(need); err != nil {
 			return nil, unexpected(err)
 		}
-		buf, _ = d.R.Peek(d.R.Buffered())
+		buf, _ := d.R.Peek(d.R.Buffered())
 		text, used := d.decode(buf)
 		if len(text) > 0 {
 			d.held = used
