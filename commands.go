@@ -39,7 +39,8 @@ func (c *Client) Pass(ctx context.Context, password string) error {
 }
 
 // RPOP sends the RPOP command, a login by trust in the client's address, which
-// RFC 1081 had and a few servers still have.
+// RFC 1081 had and a few servers still have. It is valid before login. A refusal
+// is an *[Error].
 func (c *Client) RPOP(ctx context.Context, username string) error {
 	return c.authorize(ctx, &command{Verb: "RPOP", Args: []string{username}}, nil)
 }
@@ -47,8 +48,8 @@ func (c *Client) RPOP(ctx context.Context, username string) error {
 // APOP logs in with the APOP command: an MD5 digest of the timestamp in the
 // server's greeting and a secret that both sides know. Without a timestamp in
 // the greeting it is ErrUnsupported; with one, the server may still not know
-// APOP. MD5 makes this better than a password in the clear and no more. (RFC
-// 1939 section 7.)
+// APOP, and some close the connection then. It is valid before login. MD5 makes
+// this better than a password in the clear and no more. (RFC 1939 section 7.)
 func (c *Client) APOP(ctx context.Context, username, secret string) error {
 	if err := wire.CheckArg(secret); err != nil {
 		return &callError{verb: "APOP", err: err}
@@ -155,7 +156,8 @@ func SCRAMSHA256Auth(username, password string) SASL { return sasl.SCRAMSHA256(u
 // SCRAMSHA1PlusAuth is the SCRAM-SHA-1-PLUS mechanism: [SCRAMSHA1Auth] bound to
 // the TLS connection whose state is given (see [Client.TLSConnectionState]), so
 // that nobody can sit between. The binding is tls-exporter under TLS 1.3 (RFC
-// 9266) and tls-unique under TLS 1.2, where it needs extended master secret.
+// 9266) and tls-unique under TLS 1.2, where a resumed session needs extended
+// master secret. Cyrus 3.6 offers the mechanism and then refuses tls-exporter.
 func SCRAMSHA1PlusAuth(username, password string, state tls.ConnectionState) SASL {
 	return sasl.SCRAMSHA1Plus(username, password, state)
 }
@@ -428,7 +430,7 @@ func (c *Client) Login(ctx context.Context, username, password string) error {
 }
 
 // Capabilities is what a server answers to CAPA: names in upper case, and their
-// arguments. (RFC 2449 section 5.)
+// arguments. A nil map is a server that offers nothing. (RFC 2449 section 5.)
 type Capabilities map[string][]string
 
 // Has reports whether the server lists name, in any case.
@@ -752,7 +754,8 @@ func (c *Client) Rset(ctx context.Context) error {
 // A message that the server refuses comes with its Message and an *[Error], and
 // the loop may go on. Any other error comes last, with a nil Message. A Message
 // is valid for its step; what was not read of it is thrown away. While the loop
-// runs, every method of the Client but Close returns [ErrBusy].
+// runs, the Client is busy (see [Client]). A number less than 1 is an error that
+// comes first and alone, with nothing sent.
 //
 // When the loop is left early, the replies to what was sent ahead are read and
 // thrown away, for one Options.Timeout at the most, past which the connection is
@@ -767,7 +770,8 @@ func (c *Client) RetrAll(ctx context.Context, numbers []int) iter.Seq2[*Message,
 }
 
 // TopAll sends a TOP command for each of the message numbers; otherwise it is to
-// [Client.Top] what [Client.RetrAll] is to Retr.
+// [Client.Top] what [Client.RetrAll] is to Retr. EXPIRE 0 makes no difference to
+// it. (RFC 1939 section 7, RFC 2449 section 6.6.)
 func (c *Client) TopAll(ctx context.Context, numbers []int, lines int) iter.Seq2[*Message, error] {
 	return c.messages(ctx, "TOP", numbers, []int{lines})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/textproto"
 	"os"
 	"slices"
@@ -220,11 +221,11 @@ func (c *Client) interrupted(verb string) error {
 	return c.failure(verb)
 }
 
-// A stream is a Client as its buffers see it: conn with deadlines.
+// A stream is a Client as its buffers see it: conn with deadlines. To set one
+// for each read and write is dear, so the one in force may be early by an eighth
+// of Options.Timeout; what it cuts too soon goes on.
 type stream Client
 
-// Read reads once. The deadline is set only if the one in force is later than it
-// should be, or earlier by an eighth: what an early one cuts goes on.
 func (s *stream) Read(p []byte) (int, error) {
 	c := (*Client)(s)
 	timeout := c.opts.Timeout
@@ -242,19 +243,43 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	for {
 		n, err := c.conn.Read(p)
-		if n > 0 || err == nil || !c.armed.Before(c.readBy) || !isTimeout(err) {
-			return n, err
+		if n > 0 {
+			return n, nil // an error will come again
 		}
-		c.arm(c.readBy)
+		if !c.early(err, c.readBy) {
+			return 0, err
+		}
 	}
 }
 
-func (s *stream) Write(p []byte) (int, error) {
+func (s *stream) Write(p []byte) (n int, err error) {
 	c := (*Client)(s)
-	if timeout := c.opts.Timeout; timeout > 0 {
-		c.arm(time.Now().Add(timeout))
+	timeout := c.opts.Timeout
+	if timeout == 0 {
+		return c.conn.Write(p)
 	}
-	return c.conn.Write(p)
+	by := time.Now().Add(timeout)
+	// TLS cannot go on with a write that was cut.
+	if _, ok := c.conn.(*net.TCPConn); !ok || by.Sub(c.armed) > timeout/8 {
+		c.arm(by)
+	}
+	for {
+		k, err := c.conn.Write(p[n:])
+		n += k
+		if !c.early(err, by) {
+			return n, err
+		}
+	}
+}
+
+// early reports whether err is a deadline that passed before its time, and
+// corrects that.
+func (c *Client) early(err error, by time.Time) bool {
+	if err == nil || !c.armed.Before(by) || !isTimeout(err) {
+		return false
+	}
+	c.arm(by)
+	return true
 }
 
 // arm sets the deadline for both directions, since TLS may have to write in
@@ -444,7 +469,8 @@ func (c *Client) rows(cmd *command, limit int, row func(row []byte) bool) (err e
 // holds it: line ends, NUL and 8-bit octets are not touched.
 //
 // It holds the connection until Read has returned io.EOF, WriteTo nil, or Close
-// was called; until then every other method of the Client returns [ErrBusy].
+// was called; until then the [Client] is busy. The context of the call that
+// returned it bounds the reading too.
 // A Message from RetrAll or TopAll is valid for its step of the loop. Use a
 // Message from one goroutine at a time.
 type Message struct {
@@ -592,7 +618,8 @@ func (m *Message) WriteTo(w io.Writer) (n int64, err error) {
 
 // Close reads the rest of the text and throws it away, which leaves the
 // connection usable. If that takes longer than Options.Timeout or fails, the
-// connection is closed and the error returned. A second call does nothing.
+// connection is closed and the error returned. A second call does nothing. Close
+// does not stop a transfer; [Client.Close] does.
 func (m *Message) Close() error {
 	switch err := m.acquire(); {
 	case err == nil:

@@ -28,19 +28,21 @@ var (
 	// ErrInsecureAuth: the connection is neither TLS nor local, so a password
 	// would be readable on its way. Nothing was written. Use [DialTLS],
 	// [DialStartTLS] or [Client.StartTLS], or set Options.AllowInsecureAuth.
-	ErrInsecureAuth error = &sentinel{text: "no credentials over an unencrypted connection"}
+	ErrInsecureAuth error = &sentinel{text: "refused to send credentials over an unencrypted connection: use TLS, or set Options.AllowInsecureAuth"}
 
 	// ErrUnsupported: the server does not offer what was asked for. It is
 	// [errors.ErrUnsupported].
 	ErrUnsupported error = &sentinel{text: "server does not support it", is: errors.ErrUnsupported}
 
 	// ErrMalformed: the server broke the protocol. It is found in Error.Err, and
-	// the connection is closed.
+	// the connection is closed. A SASL challenge that is not base64 is it too:
+	// the login was canceled then, and the connection is usable.
 	ErrMalformed = wire.ErrMalformed
 
-	// ErrTooLarge: a bound was passed, the server's answer or
-	// Options.MaxMessageSize, and the connection is closed; or a command of the
-	// caller's is too long, and nothing was written.
+	// ErrTooLarge: the server's answer is over a bound, or a message over
+	// Options.MaxMessageSize, and the connection is closed; or a command is
+	// longer than 4,096 octets, and nothing was written; or a SASL exchange is
+	// too long, and was canceled.
 	ErrTooLarge = wire.ErrTooLarge
 )
 
@@ -81,6 +83,8 @@ type Error struct {
 // maxErrorText is how many octets of the server's text Error prints.
 const maxErrorText = 512
 
+// Error names the command and the message number, and quotes at most 512 octets
+// of Text.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(prefix)
@@ -131,6 +135,7 @@ func (e *Error) Temporary() bool {
 // wrong password from the rest, where the server uses codes at all.
 type Code string
 
+// Error is "pop3: response code" and the code.
 func (c Code) Error() string { return prefix + "response code " + string(c) }
 
 // The registered response codes.

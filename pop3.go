@@ -178,19 +178,23 @@ const defaultTimeout = 3 * time.Minute
 // Options adjust a [Client]. A nil *Options is the zero Options, which is safe
 // and complete. Options are copied and never modified.
 type Options struct {
-	// TLSConfig is cloned. Its ServerName defaults to the dialed host. nil is
-	// the zero tls.Config, which verifies the server against the system's roots.
+	// TLSConfig is the configuration of DialTLS, DialStartTLS and StartTLS. It is
+	// cloned. Its ServerName defaults to the dialed host. nil is the zero
+	// tls.Config, which verifies the server against the system's roots.
 	TLSConfig *tls.Config
 
 	// Timeout is the longest wait for the connect, the TLS handshake, one line
 	// of a reply, one write, or one read of a message that yields nothing. It is
 	// no limit on the time a call takes in all: that is the context's. 0 is 3
-	// minutes, less than 0 is none.
+	// minutes, less than 0 is none. What it cuts is a net.Error with Timeout()
+	// true, and os.ErrDeadlineExceeded; the connection is closed.
 	Timeout time.Duration
 
-	// Window is the most commands that RetrAll, TopAll and DeleAll send ahead of
-	// their replies. 0 adapts to the size of the messages, 1 never sends any
-	// ahead.
+	// Window is the most commands of RetrAll, TopAll and DeleAll that are
+	// unanswered at a time. 0 adapts to the size of the messages, 1 sends each
+	// after the reply to the one before; less than 0 is an error of Dial and
+	// NewClient. It matters only if the server lists PIPELINING (RFC 2449 section
+	// 6.6).
 	Window int
 
 	// MaxMessageSize is the most octets of one message, as RETR or TOP delivers
@@ -198,13 +202,15 @@ type Options struct {
 	MaxMessageSize int64
 
 	// AllowInsecureAuth permits to send credentials over a connection that is
-	// neither TLS nor local.
+	// neither TLS nor local: whoever is on the way can read them.
 	AllowInsecureAuth bool
 
 	// Trace watches the connection. See LogTrace.
 	Trace *Trace
 
-	// DialContext connects, through a proxy for instance. nil is a net.Dialer's.
+	// DialContext connects Dial, DialTLS and DialStartTLS, through a proxy for
+	// instance. network is "tcp", addr has a port, ctx ends when Timeout is over.
+	// TLS is done over what it returns. nil is a net.Dialer's.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -230,7 +236,12 @@ func (o *Options) resolve() (Options, error) {
 	return r, nil
 }
 
-// A Client is a connection to a POP3 server.
+// A Client is a connection to a POP3 server, made by [Dial], [DialTLS],
+// [DialStartTLS] or [NewClient].
+//
+// It does one thing at a time: while a call, a [Message] or a loop is not
+// finished, all methods return [ErrBusy] but Close, Err, Greeting, LastReply and
+// TLSConnectionState, which may be called at any time and from any goroutine.
 type Client struct {
 	opts       Options       // Timeout 0 is none, Trace is never nil
 	host       string        // what was dialed, or ""
@@ -257,8 +268,9 @@ type Client struct {
 // unless the server is local, call StartTLS before logging in, or use
 // [DialStartTLS] or [DialTLS]. The port is 110 if addr has none.
 //
-// A server that refuses in its greeting is an *[Error] with Command "".
-// (RFC 1939 sections 3 and 4.)
+// A server that refuses in its greeting is an *[Error] with Command "". One that
+// says nothing until Options.Timeout is over may want TLS from the start, as on
+// port 995. (RFC 1939 sections 3 and 4.)
 func Dial(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, false)
 }
@@ -332,7 +344,9 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 
 // NewClient reads the greeting of the server at the other end of conn. The
 // Client owns conn, which is closed if NewClient fails. A *tls.Conn does its
-// handshake here at the latest. (RFC 1939 sections 3 and 4.)
+// handshake here at the latest. StartTLS needs a ServerName then, since nothing
+// was dialed. Over a conn that holds nothing that is not being read, such as a
+// [net.Pipe], set Options.Window to 1. (RFC 1939 sections 3 and 4.)
 func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
 	if conn == nil {
 		return nil, errors.New("pop3: NewClient: conn is nil")
@@ -371,8 +385,9 @@ func newText(conn net.Conn) *textproto.Conn {
 	return text
 }
 
-// Quit sends QUIT, which makes the server delete what was marked with DELE, and
-// closes the connection whatever the reply. A refusal (*[Error]) means that some
+// Quit sends the QUIT command, which makes the server delete what was marked with
+// Dele, and closes the connection whatever the reply. It is valid in any state; it
+// is the only method that deletes anything. A refusal (*[Error]) means that some
 // deletions were not done. An error where messages are marked for deletion, other
 // than a refusal, means that nobody knows whether they were deleted; with none
 // marked, a server that closes without a reply is no error.
@@ -442,7 +457,8 @@ func (c *Client) Err() error {
 	return c.err
 }
 
-// Greeting is the text of the server's greeting, without its status indicator.
+// Greeting is the text of the server's greeting, without its status indicator. It
+// is what the server sent, control octets included. (RFC 1939 section 4.)
 func (c *Client) Greeting() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -502,7 +518,8 @@ type Trace struct {
 	TLSHandshakeDone func(ctx context.Context, state tls.ConnectionState, err error)
 
 	// CommandStart is called before a command is sent, CommandDone when its
-	// reply has been read, or a message to its end.
+	// reply has been read, or a message to its end. With pipelining, several
+	// commands start before the first is done; they are done in order.
 	CommandStart func(ctx context.Context, info CommandInfo)
 	CommandDone  func(ctx context.Context, info CommandInfo)
 
@@ -527,8 +544,9 @@ type CommandInfo struct {
 
 // LogTrace is a Trace that logs to logger (nil is slog.Default()): commands,
 // connects and handshakes at slog.LevelDebug, which is poplib's debug level 1,
-// and each line at slog.LevelDebug-4, poplib's level 2. A slog.LevelVar in the
-// logger's handler changes the level of a connection that is in use.
+// and each line of the dialogue but message text at slog.LevelDebug-4, poplib's
+// level 2. Secrets are "***". A slog.LevelVar in the logger's handler changes the
+// level of a connection that is in use.
 func LogTrace(logger *slog.Logger) *Trace {
 	if logger == nil {
 		logger = slog.Default()

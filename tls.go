@@ -10,13 +10,15 @@ import (
 
 // DialTLS connects to addr with TLS from the first octet, as RFC 8314 section
 // 3.3 recommends, and reads the greeting. The port is 995 if addr has none.
+// [errors.As] finds the causes of crypto/tls and crypto/x509 in the error, such as
+// x509.HostnameError and x509.UnknownAuthorityError.
 func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "995", opts, true)
 }
 
-// DialStartTLS is [Dial] and [Client.StartTLS]. It never goes on without TLS: if
-// the server does not offer it, the error is ErrUnsupported and the connection
-// closed.
+// DialStartTLS is [Dial] and [Client.StartTLS], by RFC 2595. The port is 110 if
+// addr has none. It never goes on without TLS: if the server does not offer it,
+// the error is ErrUnsupported and the connection closed.
 func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	c, err := Dial(ctx, addr, opts)
 	if err != nil {
@@ -34,7 +36,8 @@ func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, err
 // It is valid before login, and before UTF8 (RFC 6856 section 2.1).
 //
 // CAPA is sent first: a server that does not list STLS there is ErrUnsupported,
-// and one that refuses CAPA is asked for STLS all the same. After a handshake
+// and one that refuses CAPA is asked for STLS all the same. After a refusal
+// (*[Error]) the connection is usable and not encrypted. After a handshake
 // that failed the connection is closed; [errors.As] finds the causes of
 // crypto/tls and crypto/x509 in the error.
 func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
@@ -59,7 +62,7 @@ func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	caps, err := c.capa()
 	switch {
 	case err == nil && !caps.Has(cmd.Verb):
-		return &callError{verb: cmd.Verb, err: ErrUnsupported}
+		return &callError{verb: cmd.Verb, text: "the server does not offer it; DialTLS may work, on port 995", err: ErrUnsupported}
 	case err != nil && !isRefusal(err):
 		return err
 	}
@@ -111,7 +114,7 @@ func (o *Options) tlsConfig(config *tls.Config, host string) (*tls.Config, error
 		config.ServerName = host
 	}
 	if config.ServerName == "" && !config.InsecureSkipVerify {
-		return nil, errors.New("tls.Config has neither ServerName nor InsecureSkipVerify")
+		return nil, errors.New("no server name to verify: set ServerName in the tls.Config")
 	}
 	return config, nil
 }
@@ -142,8 +145,8 @@ func (c *Client) handshakeError(verb string, err error) error {
 	return c.fail(verb, &callError{verb: verb, text: "TLS handshake: " + err.Error(), err: err})
 }
 
-// TLSConnectionState is the state of TLS; ok is false if the connection has
-// none.
+// TLSConnectionState is the state of TLS, for its certificates or for
+// [SCRAMSHA256PlusAuth]; ok is false if the connection has none.
 func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 	c.mu.Lock()
 	conn := c.conn

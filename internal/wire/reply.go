@@ -20,11 +20,8 @@ const (
 // ParseStatus splits a status line into its indicator, in any case, and the
 // text behind it. "+ERR" is the refusal of old hMailServers.
 func ParseStatus(line []byte) (s Status, text []byte) {
-	n := len(line)
-	if i := bytes.IndexAny(line, " \t"); i >= 0 {
-		n = i
-	}
-	switch word := line[:n]; {
+	word, rest := field(line)
+	switch {
 	case equalFold(word, "+OK"):
 		s = OK
 	case equalFold(word, "-ERR"), equalFold(word, "+ERR"):
@@ -34,7 +31,7 @@ func ParseStatus(line []byte) (s Status, text []byte) {
 	default:
 		return Malformed, line
 	}
-	return s, trim(line[n:])
+	return s, trim(rest)
 }
 
 func equalFold(b []byte, upper string) bool {
@@ -62,7 +59,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// field cuts the first word off b, which is trimmed.
+// field cuts the first word off b, and the blanks behind it.
 func field(b []byte) (word, rest []byte) {
 	n := 0
 	for n < len(b) && !blank(b[n]) {
@@ -77,11 +74,13 @@ func field(b []byte) (word, rest []byte) {
 
 // number reads a word of decimal digits.
 func number(word []byte) (n int64, ok bool) {
+	const most = math.MaxInt64 / 10
 	for _, c := range word {
-		if c < '0' || c > '9' || n > (math.MaxInt64-int64(c-'0'))/10 {
+		digit := int64(c - '0')
+		if digit > 9 || n > most || n == most && digit > math.MaxInt64%10 {
 			return 0, false
 		}
-		n = n*10 + int64(c-'0')
+		n = n*10 + digit
 	}
 	return n, len(word) > 0
 }
