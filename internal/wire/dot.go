@@ -104,10 +104,10 @@ func nextDot(buf []byte, i int) int {
 	for ; i+32 <= len(buf); i += 32 {
 		b := buf[i-1:][:33]
 		// An octet of these is 0 where an LF and a dot meet.
-		z0 := binary.LittleEndian.Uint64(b)^lf | binary.LittleEndian.Uint64(b[1:])^dot
-		z1 := binary.LittleEndian.Uint64(b[8:])^lf | binary.LittleEndian.Uint64(b[9:])^dot
-		z2 := binary.LittleEndian.Uint64(b[16:])^lf | binary.LittleEndian.Uint64(b[17:])^dot
-		z3 := binary.LittleEndian.Uint64(b[24:])^lf | binary.LittleEndian.Uint64(b[25:])^dot
+		z0 := binary.LittleEndian.Uint64(b) ^ lf | binary.LittleEndian.Uint64(b[1:]) ^ dot
+		z1 := binary.LittleEndian.Uint64(b[8:]) ^ lf | binary.LittleEndian.Uint64(b[9:]) ^ dot
+		z2 := binary.LittleEndian.Uint64(b[16:]) ^ lf | binary.LittleEndian.Uint64(b[17:]) ^ dot
+		z3 := binary.LittleEndian.Uint64(b[24:]) ^ lf | binary.LittleEndian.Uint64(b[25:]) ^ dot
 		m0, m1, m2, m3 := z0-ones, z1-ones, z2-ones, z3-ones
 		if (m0|m1|m2|m3)&high == 0 {
 			continue
