@@ -494,8 +494,8 @@ func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
 // capa is Capa within an exchange.
 func (c *Client) capa() (Capabilities, error) {
 	caps := make(Capabilities)
-	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(row []byte) bool {
-		if words := strings.Fields(string(row)); len(words) > 0 {
+	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(int) {}, func(row string) bool {
+		if words := strings.Fields(row); len(words) > 0 {
 			name := strings.ToUpper(words[0])
 			caps[name] = append(caps[name], words[1:]...)
 		}
@@ -536,7 +536,7 @@ func (c *Client) Lang(ctx context.Context, tag string) (selected string, err err
 		return "", &callError{verb: cmd.Verb, err: errors.New("not a language tag")}
 	}
 	err = c.do(ctx, cmd, func(text []byte) bool {
-		selected, _, _ = strings.Cut(string(text), " ")
+		selected, _ = wire.Field(string(text))
 		return true
 	})
 	return selected, err
@@ -552,9 +552,9 @@ type Language struct {
 // the server has. It is valid in any state. (RFC 6856 section 3.)
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	var langs []Language
-	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(row []byte) bool {
-		tag, description, _ := strings.Cut(strings.Trim(string(row), " \t"), " ")
-		langs = append(langs, Language{tag, strings.TrimLeft(description, " \t")})
+	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(int) {}, func(row string) bool {
+		tag, description := wire.Field(strings.Trim(row, " \t"))
+		langs = append(langs, Language{tag, description})
 		return tag != ""
 	})
 	if err != nil {
@@ -564,18 +564,20 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 }
 
 // list sends a command whose reply is a listing.
-func (c *Client) list(ctx context.Context, cmd *command, limit int, row func([]byte) bool) error {
+func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n int), row func(row string) bool) error {
 	if err := c.begin(ctx, cmd.Verb); err != nil {
 		return err
 	}
 	defer c.end()
-	err := c.rows(cmd, limit, row)
+	err := c.rows(cmd, limit, count, row)
 	if isRefusal(err) && cmd.Verb != "LANG" {
 		// Some servers refuse to list an empty maildrop.
-		if count := -1; c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
-			count, _, ok = wire.Stat(text)
+		messages := -1
+		if c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
+			messages, _, ok = wire.Stat(string(text))
 			return ok
-		}) == nil && count == 0 {
+		}) == nil && messages == 0 {
+			count(0)
 			return nil
 		}
 	}
@@ -588,7 +590,7 @@ func (c *Client) list(ctx context.Context, cmd *command, limit int, row func([]b
 // section 5.)
 func (c *Client) Stat(ctx context.Context) (count int, size int64, err error) {
 	err = c.do(ctx, &command{Verb: "STAT"}, func(text []byte) (ok bool) {
-		count, size, ok = wire.Stat(text)
+		count, size, ok = wire.Stat(string(text))
 		return ok
 	})
 	return count, size, err
@@ -612,7 +614,7 @@ type MessageUID struct {
 func (c *Client) List(ctx context.Context, number int) (MessageInfo, error) {
 	var info MessageInfo
 	err := c.do(ctx, &command{Verb: "LIST", Numbers: []int{number}}, func(text []byte) (ok bool) {
-		info.Number, info.Size, ok = wire.Scan(text)
+		info.Number, info.Size, ok = wire.Scan(string(text))
 		return ok && info.Number == number
 	})
 	if err != nil {
@@ -626,16 +628,16 @@ func (c *Client) List(ctx context.Context, number int) (MessageInfo, error) {
 // whether the maildrop is just empty. It is valid after login. (RFC 1939 section
 // 5.)
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
-	var l wire.Listing
-	if err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(row []byte) bool {
+	var infos []MessageInfo
+	if err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(n int) {
+		infos = make([]MessageInfo, 0, n)
+	}, func(row string) bool {
 		n, size, ok := wire.Scan(row)
-		l.Add(n, size)
+		infos = append(infos, MessageInfo{n, size})
 		return ok
 	}); err != nil {
 		return nil, err
 	}
-	infos := make([]MessageInfo, l.Len())
-	l.Each(func(i, number int, size int64) { infos[i] = MessageInfo{number, size} })
 	return infos, nil
 }
 
@@ -646,8 +648,8 @@ func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 func (c *Client) UIDL(ctx context.Context, number int) (MessageUID, error) {
 	var uid string
 	err := c.do(ctx, &command{Verb: "UIDL", Numbers: []int{number}}, func(text []byte) bool {
-		b, ok := wire.OneUID(text, number)
-		uid = string(b)
+		var ok bool
+		uid, ok = wire.OneUID(string(text), number)
 		return ok
 	})
 	if err != nil {
@@ -664,18 +666,16 @@ func (c *Client) UIDL(ctx context.Context, number int) (MessageUID, error) {
 // The unique-ids of a listing share memory: to keep one of many for long, keep a
 // strings.Clone of it.
 func (c *Client) UIDLAll(ctx context.Context) ([]MessageUID, error) {
-	var l wire.Listing
-	if err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(row []byte) bool {
+	var uids []MessageUID
+	if err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(n int) {
+		uids = make([]MessageUID, 0, n)
+	}, func(row string) bool {
 		n, uid, ok := wire.UID(row)
-		if ok {
-			l.AddUID(n, uid)
-		}
+		uids = append(uids, MessageUID{n, uid})
 		return ok
 	}); err != nil {
 		return nil, err
 	}
-	uids := make([]MessageUID, l.Len())
-	l.EachUID(func(i, number int, uid string) { uids[i] = MessageUID{number, uid} })
 	return uids, nil
 }
 

@@ -427,9 +427,10 @@ func (c *Client) roundTrip(cmd *command, parse func(text []byte) bool) (err erro
 	return err
 }
 
-// rows sends a command and reads its reply, a listing whose rows (of limit
-// octets in all) row must accept, within an exchange.
-func (c *Client) rows(cmd *command, limit int, row func(row []byte) bool) (err error) {
+// rows sends a command and reads its reply, a listing of at most limit octets,
+// within an exchange. count is told how many rows there are at the most, and row
+// gets each and must accept it.
+func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row string) bool) (err error) {
 	var octets int64
 	start := c.traceStart(cmd)
 	defer c.traceDone(cmd.Verb, cmd.Number(), start, &octets, &err)
@@ -443,26 +444,25 @@ func (c *Client) rows(cmd *command, limit int, row func(row []byte) bool) (err e
 		}
 		return err
 	}
-	rows := wire.Rows{R: c.text.R, LF: lf, Limit: limit}
-	for {
-		c.readBy = time.Time{}
-		b, err := rows.Next()
-		octets = int64(rows.Octets)
-		switch {
-		case err == io.EOF:
-			c.traceReceived(".")
-			c.arrived()
-			return nil
-		case err != nil:
-			return c.broken(cmd.Verb, 0, err, nil)
+	c.readBy = time.Time{}
+	listing, err := wire.ReadListing(&wire.DotReader{R: c.text.R, LF: lf}, limit, func() { c.readBy = time.Time{} })
+	if err != nil {
+		return c.broken(cmd.Verb, 0, err, nil)
+	}
+	count(listing.Len())
+	for r := range listing.Rows() {
+		octets += int64(len(r))
+		c.traceReceived(r)
+		if len(r) > wire.MaxRow {
+			return c.broken(cmd.Verb, 0, fmt.Errorf("%w: row of more than %d octets", ErrTooLarge, wire.MaxRow), nil)
 		}
-		if c.opts.Trace.LineReceived != nil {
-			c.traceReceived(string(b))
-		}
-		if !row(b) {
-			return c.broken(cmd.Verb, 0, ErrMalformed, b)
+		if !row(r) {
+			return c.broken(cmd.Verb, 0, ErrMalformed, []byte(r))
 		}
 	}
+	c.traceReceived(".")
+	c.arrived()
+	return nil
 }
 
 // A Message is the text of a message on its way, octet for octet as the server
@@ -493,7 +493,7 @@ var errMessageClosed = errors.New("message is closed")
 
 // announce makes the Message for a reply whose status line was read.
 func (c *Client) announce(cmd *command, text []byte, lf, ends bool) *Message {
-	m := &Message{Number: cmd.Number(), Size: wire.Octets(text), c: c, verb: cmd.Verb, ends: ends}
+	m := &Message{Number: cmd.Number(), Size: wire.Octets(string(text)), c: c, verb: cmd.Verb, ends: ends}
 	c.dot = wire.DotReader{R: c.text.R, LF: lf}
 	c.body.Lock()
 	c.open = m

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"example.com/pop3/internal/wire"
 )
@@ -177,10 +178,21 @@ func (e *callError) Error() string {
 	if text == "" {
 		text = unprefixed(e.err)
 	}
-	return prefix + commandName(e.verb, e.number) + ": " + text
+	return prefix + commandName(e.verb, e.number) + ": " + printable(text)
 }
 
 func (e *callError) Unwrap() error { return e.err }
+
+// printable keeps a certificate's names, which crypto/x509 quotes before anybody
+// has verified it, from adding lines to a log or colours to a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
 
 // A closedError is what a call on a closed connection gets: ErrClosed, and why.
 type closedError struct {

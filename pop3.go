@@ -307,8 +307,9 @@ func splitAddr(addr, defaultPort string) (host, hostport string) {
 	return host, net.JoinHostPort(host, cmp.Or(port, defaultPort))
 }
 
-func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
+func (o *Options) connect(ctx context.Context, addr string) (conn net.Conn, err error) {
 	const network = "tcp"
+	done := false
 	if f := o.Trace.ConnectStart; f != nil {
 		f(ctx, network, addr)
 	}
@@ -321,7 +322,7 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	conn, err := dial(dialCtx, network, addr)
+	conn, err = dial(dialCtx, network, addr)
 	switch {
 	case err == nil && conn == nil:
 		err = &callError{verb: "connect", err: errors.New("DialContext returned neither a connection nor an error")}
@@ -333,13 +334,19 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	default:
 		err = &callError{verb: "connect", err: err}
 	}
+	if err != nil {
+		conn = nil
+	}
 	if f := o.Trace.ConnectDone; f != nil {
+		defer func() {
+			if conn != nil && !done {
+				conn.Close() // the hook panicked
+			}
+		}()
 		f(ctx, network, addr, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return conn, nil
+	done = true
+	return conn, err
 }
 
 // NewClient reads the greeting of the server at the other end of conn. The

@@ -523,7 +523,7 @@ func TestOutcomes(t *testing.T) {
 		{"challenge", "C: NOOP\nS: + go on\n", "NOOP", ErrMalformed, true},
 		{"no indicator", "C: NOOP\nS: +OKAY\n", "NOOP", ErrMalformed, true},
 		{"space first", "C: NOOP\nS:  +OK\n", "NOOP", ErrMalformed, true},
-		{"too long", "C: NOOP\nSq: \"+OK \"\nSrepeat: 2045 \"x\"\nS:\n", "NOOP", ErrTooLarge, true},
+		{"too long", "C: NOOP\nSq: \"+OK \"\nSrepeat: 2045 \"x\"\n", "NOOP", ErrTooLarge, true},
 		{"too long for ever", "C: NOOP\nSrepeat: 1000000 \"x\"\n", "NOOP", ErrTooLarge, true},
 		{"twice", "C: NOOP\nSq: \"+OK\\r\\n+OK\\r\\n\"\n", "NOOP", ErrMalformed, true},
 	} {
@@ -591,7 +591,7 @@ func (writable) Write(p []byte) (int, error) { return len(p), nil }
 // context done.
 func TestOrderOfChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, conn, _ := connect(t, nil)
+		c, conn, peer := connect(t, nil)
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		steps := []struct {
@@ -601,10 +601,11 @@ func TestOrderOfChecks(t *testing.T) {
 		}{
 			{"done", func() {}, context.Canceled},
 			{"busy", func() {
-				go c.Noop(t.Context())
-				synctest.Wait()
+				io.WriteString(peer, "+OK\r\n")
+				_, err := c.Retr(t.Context(), 1)
+				wantIs(t, "Retr", err)
 			}, ErrBusy},
-			{"closed", func() { c.Close(); synctest.Wait() }, ErrClosed},
+			{"closed", func() { c.Close() }, ErrClosed},
 			{"insecure", func() { conn.fake, conn.addr = true, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)} }, ErrInsecureAuth},
 		}
 		for _, step := range steps {
@@ -807,6 +808,10 @@ func TestTimeout(t *testing.T) {
 		{"text that drips", Options{}, hello + "C: RETR 1\nS: +OK\n" + drip("Subject: dripping\r\n") + slow("."), retr, 85 * time.Second, true},
 		{"text that drips under TLS", Options{}, "tls\n" + hello + "C: RETR 1\nS: +OK\n" + drip("Subject: dripping\r\n") + slow("."), retr, 85 * time.Second, true},
 		{"text", Options{}, hello + "C: RETR 1\n" + slow("+OK", "a") + "stall", retr, 18*time.Second + timeout, false},
+		// A deadline is not moved for so little.
+		{"text, 1 s later", Options{}, hello + "C: RETR 1\nS: +OK\nlater 1s\nS: a\nlater 9900ms\nS: b\nlater 1s\nS: c\nstall", retr, 11900*time.Millisecond + timeout, false},
+		{"text, 1 s later under TLS", Options{}, "tls\n" + hello + "C: RETR 1\nS: +OK\nlater 1s\nS: a\nlater 9900ms\nS: b\nlater 1s\nS: c\nstall", retr, 11900*time.Millisecond + timeout, false},
+		{"row, 1 s later", Options{}, hello + "C: UIDL\nS: +OK\nlater 1s\nS: 1 a\nlater 9900ms\nS: 2 b\nlater 1s\nS: 3 c\nstall", uidlAll, 11900*time.Millisecond + timeout, false},
 		{"challenge", Options{}, hello + "C: AUTH LOGIN\n" + slow("+ VXNlcm5hbWU6") + "C: YWxpY2U=\nstall", func(ctx context.Context, c *Client) error {
 			return c.Auth(ctx, LoginAuth("alice", "s3cret"))
 		}, 9*time.Second + timeout, false},
@@ -882,6 +887,7 @@ func TestTimeout(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			<-time.After(9 * time.Second) // the greeting's deadline is not the command's
 			start := time.Now()
 			wantTimeout(t, "Pass", c.Pass(t.Context(), strings.Repeat("x", 4000)))
 			if got := time.Since(start); got != timeout {
@@ -1274,16 +1280,13 @@ func TestBounds(t *testing.T) {
 	uidlAll := func(ctx context.Context, c *Client) error { _, err := c.UIDLAll(ctx); return err }
 	langAll := func(ctx context.Context, c *Client) error { _, err := c.LangAll(ctx); return err }
 	x := func(n int) string { return strings.Repeat("x", n) }
-	// rows is a listing of so many octets in rows.
+	// rows is a listing of so many octets, which the client need not read to its
+	// end.
 	rows := func(octets int) string {
-		var b strings.Builder
-		for ; octets > 0; octets -= min(octets, 1024) {
-			fmt.Fprintf(&b, "S: %s\n", x(min(octets, 1024)))
-		}
-		return b.String() + "S: .\n"
+		return fmt.Sprintf("Srepeat: %d %q\nSrepeat: %d \"x\\r\\n\"\nSrepeat: 1 \".\\r\\n\"\n", octets/1024, x(1024)+"\r\n", octets%1024)
 	}
-	challenge := func(n int) string { // so many octets, line end apart
-		return "C: AUTH TEST\nS: + " + base64.StdEncoding.EncodeToString(make([]byte, n/4*3)) + "\n"
+	challenge := func(n int) string { // of so many octets but for "+ "
+		return fmt.Sprintf("C: AUTH TEST\nSrepeat: 1 %q\n", "+ "+base64.StdEncoding.EncodeToString(make([]byte, n/4*3))+"\r\n")
 	}
 	auth := func(ctx context.Context, c *Client) error { return c.Auth(ctx, &fixed{mech: "TEST"}) }
 	for _, tt := range []struct {
@@ -1303,6 +1306,8 @@ func TestBounds(t *testing.T) {
 		{"LANG of one more", "C: LANG\nS: +OK\n" + rows(64<<10+1), langAll, false},
 		{"challenge of 64 KiB", challenge(64<<10-4) + "C:\nS: +OK\n", auth, true},
 		{"challenge of more", challenge(64 << 10), auth, false},
+		{"status line of 2048 to AUTH", "C: AUTH TEST\nS: +\nC:\nS: +OK " + x(2044) + "\n", auth, true},
+		{"status line of 2049 to AUTH", "C: AUTH TEST\nS: +\nC:\nS: +OK " + x(2045) + "\n", auth, false},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			script := tt.script
@@ -1433,7 +1438,7 @@ func TestAuth(t *testing.T) {
 		{"xoauth2 of another", &fixed{mech: "xoauth2", ir: []byte("a")}, "C: AUTH xoauth2\nS: +\nC: YQ==\nS: +OK\n", usable, nil, ""},
 		{"text for the withheld response", &fixed{mech: "XOAUTH2", ir: []byte("a")}, "C: AUTH XOAUTH2\nS: + go ahead!\nC: YQ==\nS: +OK\n", usable, nil, ""},
 		{"text of 64 KiB for it", &fixed{mech: "XOAUTH2", ir: []byte("a")}, "C: AUTH XOAUTH2\nSq: \"+ \"\nSrepeat: 65534 \"x\"\nS:\nC: YQ==\nS: +OK\n", usable, nil, ""},
-		{"text of one octet more", &fixed{mech: "XOAUTH2", ir: []byte("a")}, "C: AUTH XOAUTH2\nSq: \"+ \"\nSrepeat: 65535 \"x\"\nS:\n", closed, []error{ErrTooLarge}, ""},
+		{"text of one octet more", &fixed{mech: "XOAUTH2", ir: []byte("a")}, "C: AUTH XOAUTH2\nSq: \"+ \"\nSrepeat: 65535 \"x\"\n", closed, []error{ErrTooLarge}, ""},
 		{"empty challenges", &fixed{mech: "TEST", answers: []string{"a", "b"}}, "C: AUTH TEST\nS: +\nC: YQ==\nS: +  \nC: *\nS: -ERR\n", usable, []error{ErrMalformed}, "base64"},
 		{"accepted too early", &fixed{mech: "XOAUTH2", ir: []byte("a")}, "C: AUTH XOAUTH2\nS: +OK\n", closed, []error{ErrMalformed}, ""},
 		{"accepted at once", &fixed{mech: "TEST"}, "C: AUTH TEST\nS: +OK\n", closed, []error{ErrMalformed}, ""},

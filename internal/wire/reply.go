@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math"
 	"strings"
 )
@@ -20,8 +19,11 @@ const (
 // ParseStatus splits a status line into its indicator, in any case, and the
 // text behind it. "+ERR" is the refusal of old hMailServers.
 func ParseStatus(line []byte) (s Status, text []byte) {
-	word, rest := field(line)
-	switch {
+	n := 0
+	for n < len(line) && !blank(line[n]) {
+		n++
+	}
+	switch word := line[:n]; {
 	case equalFold(word, "+OK"):
 		s = OK
 	case equalFold(word, "-ERR"), equalFold(word, "+ERR"):
@@ -31,7 +33,7 @@ func ParseStatus(line []byte) (s Status, text []byte) {
 	default:
 		return Malformed, line
 	}
-	return s, trim(rest)
+	return s, bytes.Trim(line[n:], blanks)
 }
 
 func equalFold(b []byte, upper string) bool {
@@ -46,37 +48,29 @@ func equalFold(b []byte, upper string) bool {
 	return true
 }
 
+// blanks separate words.
+const blanks = " \t"
+
 func blank(c byte) bool { return c == ' ' || c == '\t' }
 
-// trim takes spaces and tabs off both ends.
-func trim(b []byte) []byte {
-	for len(b) > 0 && blank(b[0]) {
-		b = b[1:]
-	}
-	for len(b) > 0 && blank(b[len(b)-1]) {
-		b = b[:len(b)-1]
-	}
-	return b
-}
-
-// field cuts the first word off b, and the blanks behind it.
-func field(b []byte) (word, rest []byte) {
+// Field cuts the first word off s, and the blanks behind it.
+func Field(s string) (word, rest string) {
 	n := 0
-	for n < len(b) && !blank(b[n]) {
+	for n < len(s) && !blank(s[n]) {
 		n++
 	}
-	word = b[:n]
-	for n < len(b) && blank(b[n]) {
+	word = s[:n]
+	for n < len(s) && blank(s[n]) {
 		n++
 	}
-	return word, b[n:]
+	return word, s[n:]
 }
 
 // number reads a word of decimal digits.
-func number(word []byte) (n int64, ok bool) {
+func number(word string) (n int64, ok bool) {
 	const most = math.MaxInt64 / 10
-	for _, c := range word {
-		digit := int64(c - '0')
+	for i := range len(word) {
+		digit := int64(word[i] - '0')
 		if digit > 9 || n > most || n == most && digit > math.MaxInt64%10 {
 			return 0, false
 		}
@@ -87,7 +81,7 @@ func number(word []byte) (n int64, ok bool) {
 
 // size reads a number of octets; what is below zero, as huge maildrops have it
 // on servers that count in 32 bits, is -1.
-func size(word []byte) (n int64, ok bool) {
+func size(word string) (n int64, ok bool) {
 	if len(word) > 1 && word[0] == '-' {
 		_, ok = number(word[1:])
 		return -1, ok
@@ -96,7 +90,7 @@ func size(word []byte) (n int64, ok bool) {
 }
 
 // messageNumber reads a number of 1 or more that fits an int.
-func messageNumber(word []byte) (n int, ok bool) {
+func messageNumber(word string) (n int, ok bool) {
 	v, ok := number(word)
 	return int(v), ok && v >= 1 && v <= math.MaxInt
 }
@@ -149,40 +143,40 @@ func Timestamp(greeting string) string {
 
 // Octets is the message size that the text behind the +OK to a RETR or TOP
 // announces, or -1: a number before a word such as "octets" or "bytes".
-func Octets(text []byte) int64 {
-	var prev []byte
+func Octets(text string) int64 {
+	var prev string
 	for len(text) > 0 {
-		var word []byte
-		word, text = field(text)
-		if unit := bytes.TrimLeft(word, "("); len(unit) >= 4 && (equalFold(unit[:4], "OCTE") || equalFold(unit[:4], "BYTE")) {
+		var word string
+		word, text = Field(text)
+		if unit := strings.TrimLeft(word, "("); len(unit) >= 4 && (strings.EqualFold(unit[:4], "OCTE") || strings.EqualFold(unit[:4], "BYTE")) {
 			if n, ok := number(prev); ok {
 				return n
 			}
 		}
-		prev = bytes.TrimLeft(word, "(")
+		prev = strings.TrimLeft(word, "(")
 	}
 	return -1
 }
 
 // Stat reads a drop listing: RFC 1939 section 5, STAT.
-func Stat(text []byte) (count int, octets int64, ok bool) {
-	word, rest := field(text)
+func Stat(text string) (count int, octets int64, ok bool) {
+	word, rest := Field(text)
 	n, ok := number(word)
 	if !ok || n > math.MaxInt {
 		return 0, 0, false
 	}
-	word, _ = field(rest)
+	word, _ = Field(rest)
 	octets, ok = size(word)
 	return int(n), octets, ok
 }
 
 // Scan reads a scan listing: RFC 1939 section 5, LIST.
-func Scan(row []byte) (n int, octets int64, ok bool) {
-	word, rest := field(trim(row))
+func Scan(row string) (n int, octets int64, ok bool) {
+	word, rest := Field(strings.Trim(row, blanks))
 	if n, ok = messageNumber(word); !ok {
 		return 0, 0, false
 	}
-	word, _ = field(rest)
+	word, _ = Field(rest)
 	octets, ok = size(word)
 	return n, octets, ok
 }
@@ -190,7 +184,7 @@ func Scan(row []byte) (n int, octets int64, ok bool) {
 // UID reads a unique-id listing: RFC 1939 section 7, UIDL. The unique-id may be
 // longer than the RFC's 70 octets, hold spaces and 8-bit octets, as real ones
 // do.
-func UID(row []byte) (n int, uid []byte, ok bool) {
+func UID(row string) (n int, uid string, ok bool) {
 	// What nearly all rows are: digits that do not overflow, a space, printable
 	// octets.
 	v, i := 0, 0
@@ -202,14 +196,14 @@ func UID(row []byte) (n int, uid []byte, ok bool) {
 		uid = row[i+1:]
 		return v, uid, validUID(uid)
 	}
-	word, uid := field(trim(row))
+	word, uid := Field(strings.Trim(row, blanks))
 	n, ok = messageNumber(word)
 	return n, uid, ok && validUID(uid)
 }
 
 // OneUID reads the answer about message n, which may lack the number (Twisted).
-func OneUID(text []byte, n int) (uid []byte, ok bool) {
-	word, rest := field(text)
+func OneUID(text string, n int) (uid string, ok bool) {
+	word, rest := Field(text)
 	got, isNumber := messageNumber(word)
 	if len(rest) > 0 {
 		return rest, isNumber && got == n && validUID(rest)
@@ -218,20 +212,21 @@ func OneUID(text []byte, n int) (uid []byte, ok bool) {
 }
 
 // validUID reports whether uid has no control octet.
-func validUID(uid []byte) bool {
+func validUID(uid string) bool {
 	const ones = 0x0101010101010101
 	b := uid
 	for ; len(b) >= 8; b = b[8:] {
+		x := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56 // one load
+		del := x ^ 0x7F*ones
 		// The high bit of an octet of x-n*ones &^ x tells of one less than n, or
 		// of a neighbour of such.
-		x := binary.LittleEndian.Uint64(b)
-		del := x ^ 0x7F*ones
 		if ((x-' '*ones)&^x|(del-ones)&^del)&(0x80*ones) != 0 {
 			return false
 		}
 	}
-	for _, c := range b {
-		if c < ' ' || c == 0x7F {
+	for i := range len(b) {
+		if b[i] < ' ' || b[i] == 0x7F {
 			return false
 		}
 	}

@@ -1,160 +1,114 @@
 package wire
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
+	"iter"
+	"strings"
 )
 
-// Rows reads the rows of a multi-line response that is a listing.
-type Rows struct {
-	R     *bufio.Reader
-	LF    bool // as in DotReader
-	Limit int  // octets of all rows
-
-	Octets, Count int // so far
-
-	buf []byte // R's buffered octets
-	pos int    // those used up
+// A Listing is the rows of a multi-line response. They are kept as they came, in
+// strings of many rows, until all are there and can be counted: then a slice of
+// results is made once, and unique-ids are parts of these strings.
+type Listing struct {
+	lf     bool     // as in DotReader
+	blocks []string // whole rows with their line ends
+	lines  int
 }
 
-// Next returns the next row without its line end, valid until the next call, or
-// [io.EOF] behind the last.
-func (l *Rows) Next() ([]byte, error) {
-	var row []byte
-	for seen := l.pos; ; {
-		i := bytes.IndexByte(l.buf[seen:], '\n')
-		if i < 0 {
-			rest := l.buf[l.pos:]
-			if tooLong(rest, MaxRow) {
+// ReadListing reads the rest of a listing. More than limit octets of rows, more
+// than MaxRows rows, or a row of more than MaxRow octets that does not end are
+// ErrTooLarge. It calls progress whenever a row has come to its end.
+func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
+	l := &Listing{lf: d.LF}
+	octets := 0
+	var tail []byte // a row that has not ended
+	for {
+		text, err := d.Next()
+		if err == io.EOF {
+			return l, nil // tail is empty: a line end comes before the dot
+		}
+		if err != nil {
+			return nil, err
+		}
+		if end := lastEnd(text, l.lf, len(tail) > 0 && tail[len(tail)-1] == '\r'); end > 0 {
+			progress()
+			var b strings.Builder
+			b.Grow(len(tail) + end)
+			b.Write(tail)
+			b.Write(text[:end])
+			block := b.String()
+			if hasLongRow(block, l.lf) {
 				return nil, tooLarge("row", MaxRow)
 			}
-			l.R.Discard(l.pos)
-			if _, err := l.R.Peek(len(rest) + 1); err != nil {
-				return nil, unexpected(err)
+			l.blocks = append(l.blocks, block)
+			// An LF alone is taken for the end of a row here, for it is quickly
+			// counted, and in no sane row.
+			lines := strings.Count(block, "\n")
+			l.lines += lines
+			octets += len(block) - lines
+			if !l.lf {
+				octets -= lines
 			}
-			l.buf, _ = l.R.Peek(l.R.Buffered())
-			l.pos, seen = 0, len(rest)
-			continue
+			text, tail = text[end:], tail[:0]
 		}
-		seen += i + 1
-		row = l.buf[l.pos : seen-1]
-		if n := len(row); n > 0 && row[n-1] == '\r' {
-			row = row[:n-1]
-		} else if !l.LF {
-			continue
+		tail = append(tail, text...)
+		switch {
+		case tooLong(tail, MaxRow):
+			return nil, tooLarge("row", MaxRow)
+		case octets > limit:
+			return nil, tooLarge("listing", limit)
+		case l.lines > min(MaxRows, limit): // no sane row is empty
+			return nil, fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit))
 		}
-		l.pos = seen
-		break
-	}
-	if len(row) > MaxRow {
-		return nil, tooLarge("row", MaxRow)
-	}
-	if len(row) > 0 && row[0] == '.' {
-		if len(row) == 1 {
-			l.R.Discard(l.pos)
-			l.buf, l.pos = nil, 0
-			return nil, io.EOF
-		}
-		if row[1] == '.' {
-			row = row[1:]
-		}
-	}
-	l.Octets += len(row)
-	l.Count++
-	if l.Octets > l.Limit {
-		return nil, tooLarge("listing", l.Limit)
-	}
-	if l.Count > MaxRows {
-		return nil, fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, MaxRows)
-	}
-	return row, nil
-}
-
-// A Listing holds the rows of a LIST or UIDL answer in few octets until they
-// have been counted, so that the slice of results is made once.
-type Listing struct {
-	rows   int
-	last   int      // the number of the newest row
-	packed []byte   // a row: its number less the one before, and a value
-	text   []byte   // unique-ids that are in no block yet
-	blocks []string // unique-ids, end to end; a row's value is the length of its own
-}
-
-// textBlock is the size of a string that unique-ids share: large enough to make
-// them cheap, small enough to be held on to for the sake of one.
-const textBlock = 16 << 10
-
-// Add adds a row.
-func (l *Listing) Add(number int, value int64) {
-	if len(l.packed)+2*binary.MaxVarintLen64 > cap(l.packed) {
-		l.packed = slices.Grow(l.packed, max(len(l.packed), 256)) // append alone grows by less
-	}
-	delta := int64(number - l.last)
-	if delta == 1 && value >= 0 && value < 64 { // as below, and as nearly always
-		l.packed = append(l.packed, nextRow, byte(value)<<1)
-	} else {
-		l.packed = binary.AppendVarint(l.packed, delta)
-		l.packed = binary.AppendVarint(l.packed, value)
-	}
-	l.last = number
-	l.rows++
-}
-
-// nextRow is how binary.AppendVarint writes a difference of 1.
-const nextRow = 2
-
-// AddUID adds a row with a unique-id.
-func (l *Listing) AddUID(number int, uid []byte) {
-	l.Add(number, int64(len(uid)))
-	if len(l.text)+len(uid) > textBlock {
-		l.seal()
-	}
-	l.text = append(l.text, uid...)
-}
-
-func (l *Listing) seal() {
-	if len(l.text) > 0 {
-		l.blocks = append(l.blocks, string(l.text))
-		l.text = l.text[:0]
 	}
 }
 
-// Len is the number of rows.
-func (l *Listing) Len() int { return l.rows }
-
-// Each calls f for each row with its place.
-func (l *Listing) Each(f func(i, number int, value int64)) {
-	number, p := 0, l.packed
-	for i := range l.rows {
-		if p[0] == nextRow && p[1] < 0x80 {
-			number++
-			f(i, number, int64(p[1]>>1)^-int64(p[1]&1))
-			p = p[2:]
-			continue
+// lastEnd returns the place behind the last line end in text, or 0. cr tells that
+// a CR is before it.
+func lastEnd[T string | []byte](text T, lf, cr bool) int {
+	for i := len(text) - 1; i >= 0; i-- {
+		if text[i] == '\n' && (lf || i > 0 && text[i-1] == '\r' || i == 0 && cr) {
+			return i + 1
 		}
-		delta, n := binary.Varint(p)
-		value, m := binary.Varint(p[n:])
-		p = p[n+m:]
-		number += int(delta)
-		f(i, number, value)
 	}
+	return 0
 }
 
-// EachUID calls f for each row with its place. The unique-ids share memory.
-func (l *Listing) EachUID(f func(i, number int, uid string)) {
-	l.seal()
-	l.text = nil
-	var block string
-	blocks := l.blocks
-	l.Each(func(i, number int, n int64) {
-		if len(block) == 0 {
-			block, blocks = blocks[0], blocks[1:]
+// hasLongRow looks for a row that is too long, in steps of the longest that is
+// not.
+func hasLongRow(rows string, lf bool) bool {
+	const longest = MaxRow + len("\r\n")
+	for len(rows) > longest {
+		n := lastEnd(rows[:longest], lf, false)
+		if n == 0 {
+			return true
 		}
-		f(i, number, block[:n])
-		block = block[n:]
-	})
+		rows = rows[n:]
+	}
+	return false
+}
+
+// Len is the number of rows, or a little more.
+func (l *Listing) Len() int { return l.lines }
+
+// Rows returns an iterator over the rows, without line ends.
+func (l *Listing) Rows() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, s := range l.blocks {
+			for n := 0; n < len(s); {
+				n += strings.IndexByte(s[n:], '\n') + 1
+				row := s[:n-1]
+				if len(row) > 0 && row[len(row)-1] == '\r' {
+					row = row[:len(row)-1]
+				} else if !l.lf {
+					continue
+				}
+				if !yield(row) {
+					return
+				}
+				s, n = s[n:], 0
+			}
+		}
+	}
 }

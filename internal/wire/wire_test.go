@@ -217,7 +217,7 @@ func TestOctets(t *testing.T) {
 		"9223372036854775808 octets": -1,
 		"":                           -1,
 	} {
-		if got := Octets([]byte(text)); got != want {
+		if got := Octets(text); got != want {
 			t.Errorf("Octets(%q) = %d, want %d", text, got, want)
 		}
 	}
@@ -226,7 +226,7 @@ func TestOctets(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		parse func([]byte) (int, int64, bool)
+		parse func(string) (int, int64, bool)
 		row   string
 		n     int
 		size  int64
@@ -259,7 +259,7 @@ func TestNumbers(t *testing.T) {
 		{"Scan", Scan, " ", 0, 0, false},
 		{"Scan", Scan, "", 0, 0, false},
 	} {
-		n, size, ok := tt.parse([]byte(tt.row))
+		n, size, ok := tt.parse(tt.row)
 		if ok != tt.ok || ok && (n != tt.n || size != tt.size) {
 			t.Errorf("%s(%q) = %d, %d, %t, want %d, %d, %t", tt.name, tt.row, n, size, ok, tt.n, tt.size, tt.ok)
 		}
@@ -289,8 +289,8 @@ func TestUID(t *testing.T) {
 		"1 a\tb":                     {}, // a tab inside is a control octet
 		"1 a\x7f":                    {},
 	} {
-		n, uid, ok := UID([]byte(row))
-		if ok != (want.n > 0) || ok && (n != want.n || string(uid) != want.uid) {
+		n, uid, ok := UID(row)
+		if ok != (want.n > 0) || ok && (n != want.n || uid != want.uid) {
 			t.Errorf("UID(%q) = %d, %q, %t, want %d, %q", row, n, uid, ok, want.n, want.uid)
 		}
 	}
@@ -311,8 +311,8 @@ func TestUID(t *testing.T) {
 		"2.0 abc":  "",
 		"\xe4\xf6": "\xe4\xf6",
 	} {
-		uid, ok := OneUID([]byte(text), 2)
-		if ok != (want != "") || ok && string(uid) != want {
+		uid, ok := OneUID(text, 2)
+		if ok != (want != "") || ok && uid != want {
 			t.Errorf("OneUID(%q, 2) = %q, %t, want %q", text, uid, ok, want)
 		}
 	}
@@ -489,6 +489,21 @@ func TestDotReader(t *testing.T) {
 		}
 	}
 	all()
+	// Longer ones, of octets that are a bit away from those that matter, too.
+	near := []byte(".\r\n\r\n.\n.a\x00\xff\x0b\x09\x2f\x2d\x8a\xae\x01\x80")
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		data := make([]byte, r.IntN(150))
+		few := 1 + r.IntN(len(near))
+		for i := range data {
+			data[i] = 'a'
+			if r.IntN(10) < few {
+				data[i] = near[r.IntN(few)]
+			}
+		}
+		whole := string(data) + "\r\n.\r\n"
+		checkDots(t, fmt.Sprintf("%q", whole), whole, r.IntN(2) == 0, bufio.NewReaderSize(strings.NewReader(whole), 16+r.IntN(200)))
+	}
 	errBroken := errors.New("broken")
 	d := &DotReader{R: bufio.NewReader(io.MultiReader(strings.NewReader("a\r\n"), iotest.ErrReader(errBroken)))}
 	if text, err := undotBy(d); string(text) != "a\r\n" || err != errBroken {
@@ -499,7 +514,7 @@ func TestDotReader(t *testing.T) {
 // A text that the server's side has stuffed comes out as it was. net/textproto
 // is no judge of it: it turns CRLF into LF and drops a lone dot.
 func TestDotReaderUndoesStuffing(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	r := rand.New(rand.NewPCG(3, 4))
 	for range 500 {
 		var text, sent strings.Builder
 		for range r.IntN(50) {
@@ -519,7 +534,7 @@ func TestDotReaderUndoesStuffing(t *testing.T) {
 	}
 }
 
-// rowsOf is Rows in a slow and obvious form, without its bounds.
+// rowsOf is a Listing's rows in a slow and obvious form, without bounds.
 func rowsOf(data string, lf bool) (rows []string, rest string, ended bool) {
 	text, rest, ended := undot(data, lf)
 	if !ended {
@@ -540,38 +555,36 @@ func rowsOf(data string, lf bool) (rows []string, rest string, ended bool) {
 	return rows, rest, true
 }
 
+// readRows is ReadListing, and how often it told of progress.
+func readRows(d *DotReader, limit int) (rows []string, progress int, err error) {
+	l, err := ReadListing(d, limit, func() { progress++ })
+	if err != nil {
+		return nil, progress, err
+	}
+	rows = slices.Collect(l.Rows())
+	if l.Len() < len(rows) {
+		err = fmt.Errorf("Len %d of %d rows", l.Len(), len(rows))
+	}
+	return rows, progress, err
+}
+
 func checkRows(t *testing.T, how, data string, lf bool, r *bufio.Reader) {
 	t.Helper()
 	want, after, ended := rowsOf(data, lf)
-	l := Rows{R: r, LF: lf, Limit: MaxListing}
-	var got []string
-	octets := 0
-	for {
-		row, err := l.Next()
-		if err == nil {
-			got = append(got, string(row))
-			octets += len(row)
-			continue
+	got, _, err := readRows(&DotReader{R: r, LF: lf}, MaxListing)
+	switch {
+	case !ended:
+		if err != io.ErrUnexpectedEOF && !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s, LF %t: %v, want ErrUnexpectedEOF", how, lf, err)
 		}
-		if l.Octets != octets || l.Count != len(got) {
-			t.Errorf("%s, LF %t: Octets = %d, Count = %d, want %d, %d", how, lf, l.Octets, l.Count, octets, len(got))
+		return
+	case errors.Is(err, ErrTooLarge):
+		if !slices.ContainsFunc(want, func(row string) bool { return len(row) >= MaxRow }) {
+			t.Errorf("%s, LF %t: %v", how, lf, err)
 		}
-		if !ended {
-			if err != io.ErrUnexpectedEOF && !errors.Is(err, ErrTooLarge) {
-				t.Errorf("%s, LF %t: %v, want ErrUnexpectedEOF", how, lf, err)
-			}
-			return
-		}
-		if errors.Is(err, ErrTooLarge) {
-			if !slices.ContainsFunc(want, func(row string) bool { return len(row) >= MaxRow }) {
-				t.Errorf("%s, LF %t: %v", how, lf, err)
-			}
-			return
-		}
-		if err != io.EOF || !slices.Equal(got, want) {
-			t.Errorf("%s, LF %t: %q, %v, want %q", how, lf, got, err, want)
-		}
-		break
+		return
+	case err != nil || !slices.Equal(got, want):
+		t.Errorf("%s, LF %t: %q, %v, want %q", how, lf, got, err, want)
 	}
 	if got := rest(r); got != after {
 		t.Errorf("%s, LF %t: left %q, want %q", how, lf, got, after)
@@ -593,9 +606,13 @@ func TestRows(t *testing.T) {
 	checkRows(t, "20,000 rows", data, false, bufio.NewReaderSize(strings.NewReader(data), ReadBuffer))
 	checkRows(t, "20,000 rows scattered", data, false, bufio.NewReaderSize(scatter([]byte(data), 3), ReadBuffer))
 	errBroken := errors.New("broken")
-	l := Rows{R: bufio.NewReader(iotest.ErrReader(errBroken)), Limit: 100}
-	if _, err := l.Next(); err != errBroken {
+	if _, _, err := readRows(&DotReader{R: bufio.NewReader(iotest.ErrReader(errBroken))}, 100); err != errBroken {
 		t.Errorf("error %v, want the reader's", err)
+	}
+	// Octets that end no row are no progress.
+	octets := bufio.NewReader(iotest.OneByteReader(strings.NewReader("1 1\n20\r\n2 200\r\n.\r\n")))
+	if rows, progress, err := readRows(&DotReader{R: octets}, 100); len(rows) != 2 || progress != 2 || err != nil {
+		t.Errorf("%q, progress %d, %v, want 2 rows and progress 2", rows, progress, err)
 	}
 }
 
@@ -611,97 +628,47 @@ func repeat(row string, n int) io.Reader {
 }
 
 func TestRowBounds(t *testing.T) {
+	const (
+		MaxRow     = 2048
+		MaxListing = 64 << 20
+		MaxRows    = 4_194_304
+	)
 	x := func(n int) string { return strings.Repeat("x", n) }
 	for _, tt := range []struct {
 		name  string
 		r     io.Reader
 		limit int
-		count int // rows before the error
+		count int
 		err   error
 	}{
-		{"row", strings.NewReader(x(MaxRow) + "\r\n.\r\n"), MaxListing, 1, io.EOF},
-		{"row and a stuffed dot", strings.NewReader(".." + x(MaxRow-2) + "\r\n.\r\n"), MaxListing, 1, io.EOF},
+		{"row", strings.NewReader(x(MaxRow) + "\r\n.\r\n"), MaxListing, 1, nil},
+		{"row and a stuffed dot", strings.NewReader(".." + x(MaxRow-2) + "\r\n.\r\n"), MaxListing, 1, nil},
 		{"longer row", strings.NewReader(x(MaxRow+1) + "\r\n.\r\n"), MaxListing, 0, ErrTooLarge},
 		{"row without an end", strings.NewReader(x(MaxRow + 1)), MaxListing, 0, ErrTooLarge},
 		{"row with its CR", strings.NewReader(x(MaxRow) + "\r"), MaxListing, 0, io.ErrUnexpectedEOF},
 		{"row for ever", repeat("x", 1<<20), MaxListing, 0, ErrTooLarge},
-		{"answer", strings.NewReader("1234\r\n567890\r\n.\r\n"), 10, 2, io.EOF},
-		{"larger answer", strings.NewReader("1234\r\n5678901\r\n.\r\n"), 10, 1, ErrTooLarge},
-		{"listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader(".\r\n")), MaxListing, MaxListing / MaxRow, io.EOF},
-		{"larger listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader("x\r\n.\r\n")), MaxListing, MaxListing / MaxRow, ErrTooLarge},
-		{"rows", io.MultiReader(repeat("1\r\n", MaxRows), strings.NewReader(".\r\n")), MaxListing, MaxRows, io.EOF},
-		{"more rows", io.MultiReader(repeat("1\r\n", MaxRows+1), strings.NewReader(".\r\n")), MaxListing, MaxRows, ErrTooLarge},
-		{"empty rows", repeat("\r\n", MaxRows+1), MaxListing, MaxRows, ErrTooLarge},
+		{"answer", strings.NewReader("1234\r\n567890\r\n.\r\n"), 10, 2, nil},
+		{"larger answer", strings.NewReader("1234\r\n5678901\r\n.\r\n"), 10, 0, ErrTooLarge},
+		{"listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader(".\r\n")), MaxListing, MaxListing / MaxRow, nil},
+		{"larger listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader("x\r\n.\r\n")), MaxListing, 0, ErrTooLarge},
+		{"rows", io.MultiReader(repeat("1\r\n", MaxRows), strings.NewReader(".\r\n")), MaxListing, MaxRows, nil},
+		{"more rows", io.MultiReader(repeat("1\r\n", MaxRows+1), strings.NewReader(".\r\n")), MaxListing, 0, ErrTooLarge},
+		{"empty rows", repeat("\r\n", MaxRows+1), MaxListing, 0, ErrTooLarge},
+		{"empty rows of a small answer", repeat("\r\n", 101), 100, 0, ErrTooLarge},
+		{"long row among others", strings.NewReader(strings.Repeat(x(9)+"\r\n", 500) + x(MaxRow+1) + "\r\n" + strings.Repeat(x(9)+"\r\n", 500) + ".\r\n"), MaxListing, 0, ErrTooLarge},
+		{"longest row among others", strings.NewReader(strings.Repeat(x(9)+"\r\n", 500) + x(MaxRow) + "\r\n" + strings.Repeat(x(9)+"\r\n", 500) + ".\r\n"), MaxListing, 1001, nil},
+		{"lone LFs", strings.NewReader(strings.Repeat("\n", MaxRow) + "\r\n.\r\n"), MaxListing, 1, nil},
+		{"more lone LFs", strings.NewReader(strings.Repeat("\n", MaxRow+1) + "\r\n.\r\n"), MaxListing, 0, ErrTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l := Rows{R: bufio.NewReaderSize(tt.r, ReadBuffer), Limit: tt.limit}
-			count := 0
-			var err error
-			for {
-				if _, err = l.Next(); err != nil {
-					break
-				}
-				count++
-			}
+			rows, _, err := readRows(&DotReader{R: bufio.NewReaderSize(tt.r, ReadBuffer)}, tt.limit)
+			count := len(rows)
 			if count != tt.count || !errors.Is(err, tt.err) {
 				t.Errorf("%d rows, %v, want %d, %v", count, err, tt.count, tt.err)
 			}
 		})
 	}
-}
-
-func TestListing(t *testing.T) {
-	type row struct {
-		n     int
-		value int64
-	}
-	rows := []row{{1, 120}, {2, 0}, {3, -1}, {1_000_000, math.MaxInt64}, {5, 1}, {5, 1}, {math.MaxInt, 2}, {1, 3}}
-	var l Listing
-	for _, r := range rows {
-		l.Add(r.n, r.value)
-	}
-	if l.Len() != len(rows) {
-		t.Errorf("Len = %d, want %d", l.Len(), len(rows))
-	}
-	for range 2 {
-		var got []row
-		l.Each(func(i, n int, value int64) {
-			if i != len(got) {
-				t.Errorf("place %d, want %d", i, len(got))
-			}
-			got = append(got, row{n, value})
-		})
-		if !slices.Equal(got, rows) {
-			t.Errorf("got %v, want %v", got, rows)
-		}
-	}
-
-	var uids Listing
-	var want []string
-	for i := range 5000 {
-		uid := strings.Repeat(string(rune('a'+i%26)), 1+i*7%301)
-		if i%1000 == 999 { // as long as no block is
-			uid = strings.Repeat("y", textBlock+i)
-		}
-		want = append(want, uid)
-		buf := []byte(uid)
-		uids.AddUID(i+1, buf)
-		clear(buf) // is not kept
-	}
-	for range 2 {
-		i := 0
-		uids.EachUID(func(at, n int, uid string) {
-			if at != i || n != i+1 || uid != want[i] {
-				t.Fatalf("row %d: %d, %d, %.20q of %d; want %.20q of %d", i, at, n, uid, len(uid), want[i], len(want[i]))
-			}
-			i++
-		})
-		if i != len(want) || uids.Len() != len(want) {
-			t.Errorf("%d rows, Len = %d, want %d", i, uids.Len(), len(want))
-		}
-	}
-	new(Listing).EachUID(func(int, int, string) { t.Error("an empty Listing has a row") })
 }
 
 func FuzzDotReader(f *testing.F) {
@@ -755,32 +722,32 @@ func FuzzReply(f *testing.F) {
 				t.Errorf("Timestamp: %q", stamp)
 			}
 		}
-		if n := Octets(data); n < -1 {
+		if n := Octets(string(data)); n < -1 {
 			t.Errorf("Octets: %d", n)
 		}
-		if n, size, ok := Stat(data); ok && (n < 0 || size < -1) {
+		if n, size, ok := Stat(string(data)); ok && (n < 0 || size < -1) {
 			t.Errorf("Stat: %d, %d", n, size)
 		}
-		if n, size, ok := Scan(data); ok && (n < 1 || size < -1) {
+		if n, size, ok := Scan(string(data)); ok && (n < 1 || size < -1) {
 			t.Errorf("Scan: %d, %d", n, size)
 		} else if ok {
-			again, size2, ok := Scan(fmt.Appendf(nil, "%d %d", n, size))
+			again, size2, ok := Scan(fmt.Sprintf("%d %d", n, size))
 			if again != n || size2 != size || !ok {
 				t.Errorf("Scan: %d, %d, then %d, %d, %t", n, size, again, size2, ok)
 			}
 		}
-		control := func(b []byte) bool {
-			return bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r == 0x7F })
+		control := func(s string) bool {
+			return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7F })
 		}
-		if n, uid, ok := UID(data); ok && (n < 1 || len(uid) == 0 || control(uid) || !trimmed(uid)) {
+		if n, uid, ok := UID(string(data)); ok && (n < 1 || len(uid) == 0 || control(uid) || !trimmed([]byte(uid))) {
 			t.Errorf("UID: %d, %q", n, uid)
 		} else if ok {
-			again, uid2, ok := UID(fmt.Appendf(nil, "%d %s", n, uid))
-			if again != n || !bytes.Equal(uid, uid2) || !ok {
+			again, uid2, ok := UID(fmt.Sprintf("%d %s", n, uid))
+			if again != n || uid != uid2 || !ok {
 				t.Errorf("UID: %d, %q, then %d, %q, %t", n, uid, again, uid2, ok)
 			}
 		}
-		if uid, ok := OneUID(text, 2); ok && (len(uid) == 0 || control(uid)) {
+		if uid, ok := OneUID(string(text), 2); ok && (len(uid) == 0 || control(uid)) {
 			t.Errorf("OneUID: %q", uid)
 		}
 		if !bytes.Equal(data, kept) {
@@ -889,14 +856,13 @@ func BenchmarkRows(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		l := Rows{R: r, Limit: MaxListing}
-		for {
-			row, err := l.Next()
-			if err == io.EOF {
-				break
-			}
-			if _, _, ok := UID(row); !ok || err != nil {
-				b.Fatal(err)
+		l, err := ReadListing(&DotReader{R: r}, MaxListing, func() {})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for row := range l.Rows() {
+			if _, _, ok := UID(row); !ok {
+				b.Fatal(row)
 			}
 		}
 	}
