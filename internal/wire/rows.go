@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"iter"
@@ -16,71 +17,77 @@ type Listing struct {
 	lines  int
 }
 
+// blockSize is the least size of a block but the last, so that rows that come one
+// by one are still cheap.
+const blockSize = 32 << 10
+
 // ReadListing reads the rest of a listing. More than limit octets of rows, more
 // than MaxRows rows, or a row of more than MaxRow octets that does not end are
 // ErrTooLarge. It calls progress whenever a row has come to its end.
 func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 	l := &Listing{lf: d.LF}
-	octets := 0
-	var tail []byte // a row that has not ended
+	var (
+		rows   []byte // in no block yet
+		whole  int    // octets of them before the row that has not ended
+		octets int
+	)
 	for {
 		text, err := d.Next()
 		if err == io.EOF {
-			return l, nil // tail is empty: a line end comes before the dot
+			l.blocks = append(l.blocks, string(rows)) // a line end came before the dot
+			return l, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if end := lastEnd(text, l.lf, len(tail) > 0 && tail[len(tail)-1] == '\r'); end > 0 {
+		rows = append(rows, text...)
+		if ended := rows[whole:][:l.lastEnd(rows[whole:])]; len(ended) > 0 {
 			progress()
-			var b strings.Builder
-			b.Grow(len(tail) + end)
-			b.Write(tail)
-			b.Write(text[:end])
-			block := b.String()
-			if hasLongRow(block, l.lf) {
+			if l.hasLongRow(ended) {
 				return nil, tooLarge("row", MaxRow)
 			}
-			l.blocks = append(l.blocks, block)
 			// An LF alone is taken for the end of a row here, for it is quickly
 			// counted, and in no sane row.
-			lines := strings.Count(block, "\n")
+			lines := bytes.Count(ended, []byte("\n"))
 			l.lines += lines
-			octets += len(block) - lines
+			octets += len(ended) - lines
 			if !l.lf {
 				octets -= lines
 			}
-			text, tail = text[end:], tail[:0]
+			whole += len(ended)
 		}
-		tail = append(tail, text...)
 		switch {
-		case tooLong(tail, MaxRow):
+		case tooLong(rows[whole:], MaxRow):
 			return nil, tooLarge("row", MaxRow)
 		case octets > limit:
 			return nil, tooLarge("listing", limit)
 		case l.lines > min(MaxRows, limit): // no sane row is empty
 			return nil, fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit))
 		}
+		if whole >= blockSize {
+			l.blocks = append(l.blocks, string(rows[:whole]))
+			rows = append(rows[:0], rows[whole:]...)
+			whole = 0
+		}
 	}
 }
 
-// lastEnd returns the place behind the last line end in text, or 0. cr tells that
-// a CR is before it.
-func lastEnd[T string | []byte](text T, lf, cr bool) int {
-	for i := len(text) - 1; i >= 0; i-- {
-		if text[i] == '\n' && (lf || i > 0 && text[i-1] == '\r' || i == 0 && cr) {
+// lastEnd returns the place behind the last line end in b, or 0.
+func (l *Listing) lastEnd(b []byte) int {
+	for i := len(b); ; {
+		i = bytes.LastIndexByte(b[:i], '\n')
+		if i < 0 || l.lf || i > 0 && b[i-1] == '\r' {
 			return i + 1
 		}
 	}
-	return 0
 }
 
 // hasLongRow looks for a row that is too long, in steps of the longest that is
 // not.
-func hasLongRow(rows string, lf bool) bool {
+func (l *Listing) hasLongRow(rows []byte) bool {
 	const longest = MaxRow + len("\r\n")
 	for len(rows) > longest {
-		n := lastEnd(rows[:longest], lf, false)
+		n := l.lastEnd(rows[:longest])
 		if n == 0 {
 			return true
 		}
