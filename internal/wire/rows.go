@@ -27,9 +27,10 @@ const blockSize = 32 << 10
 func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 	l := &Listing{lf: d.LF}
 	var (
-		rows   []byte // in no block yet
-		whole  int    // octets of them before the row that has not ended
-		octets int
+		rows  []byte // in no block yet
+		whole int    // octets of them before the row that has not ended
+		all   int    // octets of rows that have ended, and of their line ends
+		ends  int    // of these, the line ends'; not counted until it matters
 	)
 	for {
 		text, err := d.Next()
@@ -48,18 +49,22 @@ func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 			}
 			// An LF alone is taken for the end of a row here, for it is quickly
 			// counted, and in no sane row.
-			lines := bytes.Count(ended, []byte("\n"))
-			l.lines += lines
-			octets += len(ended) - lines
-			if !l.lf {
-				octets -= lines
-			}
+			l.lines += bytes.Count(ended, []byte("\n"))
 			whole += len(ended)
+			if all += len(ended); all > limit {
+				if ends == 0 {
+					for _, block := range l.blocks {
+						ends += l.endOctets([]byte(block))
+					}
+					ended = rows[:whole]
+				}
+				ends += l.endOctets(ended)
+			}
 		}
 		switch {
 		case tooLong(rows[whole:], MaxRow):
 			return nil, tooLarge("row", MaxRow)
-		case octets > limit:
+		case all-ends > limit:
 			return nil, tooLarge("listing", limit)
 		case l.lines > min(MaxRows, limit): // no sane row is empty
 			return nil, fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit))
@@ -80,6 +85,15 @@ func (l *Listing) lastEnd(b []byte) int {
 			return i + 1
 		}
 	}
+}
+
+// endOctets counts the octets of the line ends in b.
+func (l *Listing) endOctets(b []byte) int {
+	crlf := bytes.Count(b, []byte("\r\n"))
+	if l.lf {
+		return crlf + bytes.Count(b, []byte("\n"))
+	}
+	return 2 * crlf
 }
 
 // hasLongRow looks for a row that is too long, in steps of the longest that is
