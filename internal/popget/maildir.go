@@ -26,6 +26,7 @@ import (
 // gives that message the same name.
 type maildir struct {
 	dir, account string
+	tmpPrefix    string            // begins the names of our files in tmp, and of no other account's
 	keys         map[int]string    // unique-id of each message number
 	logged       map[string]bool   // unique-ids delivered
 	paths        map[string]string // files, by name without flags
@@ -38,7 +39,8 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 		return nil, fmt.Errorf("no unique-ids for -maildir: %w", err)
 	}
 	account := url.QueryEscape(user + "@" + addr) // fit for a file name
-	d := &maildir{dir: dir, account: account, keys: map[int]string{}, logged: map[string]bool{}, paths: map[string]string{}}
+	d := &maildir{dir: dir, account: account, tmpPrefix: "popget-" + account + ",",
+		keys: map[int]string{}, logged: map[string]bool{}, paths: map[string]string{}}
 	copies := map[string]int{}
 	for _, m := range uids {
 		// Copies of a message may share a unique-id (RFC 1939 section 7): later
@@ -60,7 +62,7 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 		for _, f := range files {
 			name, _, _ := strings.Cut(f.Name(), ":")
 			d.paths[name] = filepath.Join(sub, f.Name())
-			if strings.HasPrefix(name, d.tmpPrefix()) { // left by a run that was killed
+			if strings.HasPrefix(name, d.tmpPrefix) { // left by a run that was killed
 				os.Remove(d.paths[name])
 			}
 		}
@@ -86,9 +88,6 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 	return d, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
 }
 
-// tmpPrefix begins the names of our files in tmp, and of no other account's.
-func (d *maildir) tmpPrefix() string { return "popget-" + d.account + "," }
-
 // has reports whether a message was delivered by an earlier run.
 func (d *maildir) has(number int) bool {
 	key, ok := d.keys[number]
@@ -101,7 +100,7 @@ func (d *maildir) deliver(m *pop3.Message, p *progress) error {
 	if !ok {
 		return fmt.Errorf("message %d is in LIST but not in UIDL", m.Number)
 	}
-	f, err := os.CreateTemp(filepath.Join(d.dir, "tmp"), d.tmpPrefix()+"*")
+	f, err := os.CreateTemp(filepath.Join(d.dir, "tmp"), d.tmpPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -126,18 +125,14 @@ func (d *maildir) deliver(m *pop3.Message, p *progress) error {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	_, err = d.log.WriteString("+" + key + "\n")
-	return errors.Join(err, d.log.Sync())
+	return d.note("+", m.Number)
 }
 
-// forget logs that the server has deleted these messages.
-func (d *maildir) forget(deleted []int) error {
-	if len(deleted) == 0 {
-		return nil
-	}
+// note logs what has become of these messages.
+func (d *maildir) note(sign string, numbers ...int) error {
 	var lines strings.Builder
-	for _, number := range deleted {
-		lines.WriteString("-" + d.keys[number] + "\n")
+	for _, number := range numbers {
+		lines.WriteString(sign + d.keys[number] + "\n")
 	}
 	_, err := d.log.WriteString(lines.String())
 	return errors.Join(err, d.log.Sync())
