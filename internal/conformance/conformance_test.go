@@ -27,7 +27,7 @@ import (
 	"example.com/pop3/internal/pop3test"
 )
 
-const transcripts = "../../testdata/transcripts"
+const transcripts = root + "testdata/transcripts"
 
 // TestTranscripts plays each transcript: the server's side by pop3test.Script,
 // which says what its lines mean, the caller's side by the calls in it. A call

@@ -33,7 +33,7 @@ var transcriptName = regexp.MustCompile(`\(transcript (\S+)\)`)
 // TestRFCTable fails if a row of the table of duties names a test or a
 // transcript that is not there, says n/a without a reason, or comes twice.
 func TestRFCTable(t *testing.T) {
-	const file = "../../testdata/rfc.tsv"
+	const file = root + "testdata/rfc.tsv"
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
