@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -318,6 +319,54 @@ func TestUID(t *testing.T) {
 	}
 }
 
+// Rows of octets that matter, beside a slow and obvious reading of them.
+func TestRandomRows(t *testing.T) {
+	near := []string{"0", "1", "9", "922337203685477580", "7", "8", "-", " ", " ", "\t", "a", "\x1f", "\x7f", "\x80", "\xff", "\x9f", "/", ":", "abcdefg"}
+	r := rand.New(rand.NewPCG(7, 8))
+	for range 20_000 {
+		row := ""
+		if r.IntN(2) == 0 {
+			row = strconv.Itoa(r.IntN(20)) + " "
+		}
+		for range r.IntN(12) {
+			row += near[r.IntN(len(near))]
+		}
+		word, rest, _ := strings.Cut(strings.ReplaceAll(strings.Trim(row, " \t"), "\t", " "), " ")
+		number := func(s string) (int64, bool) {
+			n, err := strconv.ParseInt(s, 10, 64)
+			return n, err == nil && s[0] != '-'
+		}
+		want, wantOK := number(word)
+		uid := strings.Trim(strings.Trim(row, " \t")[len(word):], " \t")
+		uidOK := wantOK && want > 0 && uid != "" && !strings.ContainsFunc(uid, func(r rune) bool { return r < ' ' || r == 0x7F })
+		if n, got, ok := UID(row); ok != uidOK || ok && (int64(n) != want || got != uid) {
+			t.Errorf("UID(%q) = %d, %q, %t, want %d, %q, %t", row, n, got, ok, want, uid, uidOK)
+		}
+		word, _, _ = strings.Cut(strings.Trim(rest, " "), " ")
+		size, sizeOK := number(strings.TrimPrefix(word, "-"))
+		if strings.HasPrefix(word, "-") {
+			size = -1
+		}
+		sizeOK = sizeOK && wantOK && want > 0
+		if n, got, ok := Scan(row); ok != sizeOK || ok && (int64(n) != want || got != size) {
+			t.Errorf("Scan(%q) = %d, %d, %t, want %d, %d, %t", row, n, got, ok, want, size, sizeOK)
+		}
+	}
+	// Any octet, at any place of the words that the octets are looked at in.
+	for n := 1; n < 40; n++ {
+		for i := range n {
+			for octet := range 256 {
+				uid := []byte(strings.Repeat("~", n))
+				uid[i] = byte(octet)
+				want := octet >= ' ' && octet != 0x7F
+				if got := validUID(string(uid)); got != want {
+					t.Fatalf("validUID(%q) = %t", uid, got)
+				}
+			}
+		}
+	}
+}
+
 func TestCommand(t *testing.T) {
 	for _, tt := range []struct {
 		cmd            Command
@@ -460,7 +509,7 @@ func TestDotReader(t *testing.T) {
 			everyCut(data, func(how string, r *bufio.Reader) { checkDots(t, how, data, lf, r) })
 			for i := range len(data) + 1 {
 				for j := i; j <= len(data); j++ {
-					checkDots(t, fmt.Sprintf("%q cut at %d and %d", data, i, j), data, lf, bufio.NewReaderSize(cut([]byte(data), i, j), ReadBuffer))
+					checkDots(t, fmt.Sprintf("%q cut at %d and %d", data, i, j), data, lf, bufio.NewReaderSize(cut([]byte(data), i, j), 64))
 				}
 			}
 		}
@@ -492,7 +541,7 @@ func TestDotReader(t *testing.T) {
 	// Longer ones, of octets that are a bit away from those that matter, too.
 	near := []byte(".\r\n\r\n.\n.a\x00\xff\x0b\x09\x2f\x2d\x8a\xae\x01\x80")
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 20_000 {
+	for range 10_000 {
 		data := make([]byte, r.IntN(150))
 		few := 1 + r.IntN(len(near))
 		for i := range data {
@@ -628,10 +677,12 @@ func repeat(row string, n int) io.Reader {
 }
 
 func TestRowBounds(t *testing.T) {
+	if MaxListing != 64<<20 { // too much for a test
+		t.Errorf("MaxListing = %d", MaxListing)
+	}
 	const (
-		MaxRow     = 2048
-		MaxListing = 64 << 20
-		MaxRows    = 4_194_304
+		MaxRow  = 2048
+		MaxRows = 4_194_304
 	)
 	x := func(n int) string { return strings.Repeat("x", n) }
 	for _, tt := range []struct {
@@ -649,11 +700,8 @@ func TestRowBounds(t *testing.T) {
 		{"row for ever", repeat("x", 1<<20), MaxListing, 0, ErrTooLarge},
 		{"answer", strings.NewReader("1234\r\n567890\r\n.\r\n"), 10, 2, nil},
 		{"larger answer", strings.NewReader("1234\r\n5678901\r\n.\r\n"), 10, 0, ErrTooLarge},
-		{"listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader(".\r\n")), MaxListing, MaxListing / MaxRow, nil},
-		{"larger listing", io.MultiReader(repeat(x(MaxRow)+"\r\n", MaxListing/MaxRow), strings.NewReader("x\r\n.\r\n")), MaxListing, 0, ErrTooLarge},
-		{"rows", io.MultiReader(repeat("1\r\n", MaxRows), strings.NewReader(".\r\n")), MaxListing, MaxRows, nil},
-		{"more rows", io.MultiReader(repeat("1\r\n", MaxRows+1), strings.NewReader(".\r\n")), MaxListing, 0, ErrTooLarge},
-		{"empty rows", repeat("\r\n", MaxRows+1), MaxListing, 0, ErrTooLarge},
+		{"rows", io.MultiReader(repeat("\r\n", MaxRows), strings.NewReader(".\r\n")), MaxListing, MaxRows, nil},
+		{"more rows", repeat("\r\n", MaxRows+1), MaxListing, 0, ErrTooLarge},
 		{"empty rows of a small answer", repeat("\r\n", 101), 100, 0, ErrTooLarge},
 		{"long row among others", strings.NewReader(strings.Repeat(x(9)+"\r\n", 500) + x(MaxRow+1) + "\r\n" + strings.Repeat(x(9)+"\r\n", 500) + ".\r\n"), MaxListing, 0, ErrTooLarge},
 		{"longest row among others", strings.NewReader(strings.Repeat(x(9)+"\r\n", 500) + x(MaxRow) + "\r\n" + strings.Repeat(x(9)+"\r\n", 500) + ".\r\n"), MaxListing, 1001, nil},
@@ -668,6 +716,32 @@ func TestRowBounds(t *testing.T) {
 				t.Errorf("%d rows, %v, want %d, %v", count, err, tt.count, tt.err)
 			}
 		})
+	}
+}
+
+// The octets of rows count, their line ends do not, however they come.
+func TestRowOctets(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 60 {
+		lf := r.IntN(2) == 0
+		var b strings.Builder
+		octets, rows := 0, 1+r.IntN(1+r.IntN(3000))
+		for range rows {
+			n := 1 + r.IntN(60)
+			octets += n
+			b.WriteString(strings.Repeat("x", n))
+			if !lf || r.IntN(2) == 0 {
+				b.WriteByte('\r')
+			}
+			b.WriteByte('\n')
+		}
+		data := b.String() + ".\r\n"
+		for limit := octets - 1; limit <= octets+1; limit++ {
+			got, _, err := readRows(&DotReader{R: bufio.NewReaderSize(scatter([]byte(data), r.Uint64()), ReadBuffer), LF: lf}, limit)
+			if tooLarge := octets > limit; errors.Is(err, ErrTooLarge) != tooLarge || !tooLarge && (err != nil || len(got) != rows) {
+				t.Fatalf("%d rows of %d octets, limit %d, LF %t: %d rows, %v", rows, octets, limit, lf, len(got), err)
+			}
+		}
 	}
 }
 

@@ -1,0 +1,486 @@
+package hostile_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/pop3"
+	"example.com/pop3/internal/pop3test"
+)
+
+// body is the text of a message of about so many octets, told from any other.
+func body(number, size int) string {
+	line := fmt.Sprintf("message %d ..................................................\r\n", number)
+	return strings.Repeat(line, size/len(line)) + fmt.Sprintf("%d\r\n", number)
+}
+
+// sizes are of maildrops in which a window that was right becomes wrong.
+var sizes = map[string]func(number int) int{
+	"tiny":                    func(int) int { return 0 },
+	"of 20 KiB":               func(int) int { return 20 << 10 },
+	"tiny, then of 100 KiB":   func(n int) int { return n / 600 * 100 << 10 },
+	"tiny and of 1 MiB":       func(n int) int { return n % 200 / 199 << 20 },
+	"of 1 MiB, and then tiny": func(n int) int { return 1 << 20 / (n * n) },
+}
+
+// A single-minded server reads one command, and nothing more until the client
+// has taken its reply. So do most of them: Dovecot, Courier, Cyrus.
+func singleMinded(conn net.Conn, size func(int) int) {
+	defer conn.Close()
+	io.WriteString(conn, "+OK\r\n")
+	var line []byte
+	octet := make([]byte, 1) // and reads no octet that it does not need
+	for {
+		if _, err := conn.Read(octet); err != nil {
+			return
+		}
+		if line = append(line, octet[0]); octet[0] != '\n' {
+			continue
+		}
+		reply := "+OK\r\n"
+		if string(line) == "CAPA\r\n" {
+			reply = pipelining
+		}
+		var n int
+		if _, err := fmt.Sscanf(string(line), "RETR %d\r\n", &n); err == nil {
+			reply = "+OK\r\n" + body(n, size(n)) + ".\r\n"
+		}
+		if _, err := io.WriteString(conn, reply); err != nil {
+			return
+		}
+		line = line[:0]
+	}
+}
+
+// A greedy server reads all that it can get before it answers any of it: it has
+// waited for a second in vain.
+func greedy(conn net.Conn, size func(int) int) {
+	defer conn.Close()
+	io.WriteString(conn, "+OK\r\n")
+	b := make([]byte, 64<<10)
+	for {
+		conn.SetReadDeadline(time.Time{})
+		n, err := conn.Read(b)
+		got := append([]byte(nil), b[:n]...)
+		for err == nil {
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			n, err = conn.Read(b)
+			got = append(got, b[:n]...)
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		for line := range strings.Lines(string(got)) {
+			reply := "+OK\r\n"
+			if line == "CAPA\r\n" {
+				reply = pipelining
+			}
+			var n int
+			if _, err := fmt.Sscanf(line, "RETR %d\r\n", &n); err == nil {
+				reply = "+OK\r\n" + body(n, size(n)) + ".\r\n"
+			}
+			if _, err := io.WriteString(conn, reply); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// fetchSizes runs a loop against one of these servers.
+func fetchSizes(t *testing.T, conn net.Conn, window, count int, size func(int) int) {
+	t.Helper()
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Window: window, Timeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	n := 0
+	var b bytes.Buffer
+	for m, err := range c.RetrAll(t.Context(), numbers(count)) {
+		n++
+		b.Reset()
+		if err == nil {
+			_, err = m.WriteTo(&b)
+		}
+		if err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		if b.String() != body(n, size(n)) {
+			t.Fatalf("message %d has %d octets, and not its own", n, b.Len())
+		}
+	}
+	if n != count {
+		t.Fatalf("%d messages, not %d", n, count)
+	}
+	usable(t, c)
+}
+
+// TestNoDeadlock: neither side ever waits for the other for good, whatever the
+// window, if only the transport takes 16 KiB of commands unread. (MailKit wrote
+// all its commands before it read a reply.)
+func TestNoDeadlock(t *testing.T) {
+	t.Parallel()
+	for name, size := range sizes {
+		for server, serve := range map[string]func(net.Conn, func(int) int){"single-minded": singleMinded, "greedy": greedy} {
+			for _, window := range []int{0, 1, 2, 3000, 1 << 40} {
+				t.Run(fmt.Sprintf("%s server, %s, window %d", server, name, window), func(t *testing.T) {
+					t.Parallel()
+					count := 1000
+					if strings.Contains(name, "KiB") || strings.Contains(name, "MiB") {
+						count = 250
+					}
+					if strings.Contains(name, "then of") {
+						count = 640
+					}
+					synctest.Test(t, func(t *testing.T) {
+						near, far := pop3test.PipeSize(16 << 10)
+						go serve(far, size)
+						fetchSizes(t, near, window, count, size)
+					})
+				})
+			}
+		}
+	}
+}
+
+// And over sockets that send with the smallest buffers that the system gives.
+// Those that receive have the 16 KiB: with less, Linux drops what does not fit,
+// and the acknowledgements with it, and everything takes minutes.
+func TestNoDeadlockSmallestBuffers(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]func(number int) int{
+		"tiny":               func(int) int { return 0 },
+		"of 20 KiB":          func(int) int { return 20 << 10 },
+		"tiny, then 20 KiB":  func(n int) int { return n / 600 * 20 << 10 },
+		"20 KiB, then tiny":  func(n int) int { return 20 << 10 / (n * n) },
+		"tiny and of 20 KiB": func(n int) int { return n % 100 / 99 * 20 << 10 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			wg.Go(func() {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+				conn.(*net.TCPConn).SetWriteBuffer(1)
+				singleMinded(conn, size)
+			})
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+			conn.(*net.TCPConn).SetWriteBuffer(1)
+			count := 30
+			if strings.Contains(name, "tiny") {
+				count = 620
+			}
+			fetchSizes(t, conn, 0, count, size)
+		})
+	}
+}
+
+// Two clients at once, whose connections break at all times: no message ever has
+// an octet of another's, and what is kept of an old one gives an error.
+func TestBuffersNeverCross(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			letter := string(rune('a' + g))
+			text := strings.Repeat(strings.Repeat(letter, 70)+"\r\n", 200)
+			var stale []*pop3.Message
+			buf := make([]byte, 900)
+			pure := func(n int) bool {
+				for _, b := range buf[:n] {
+					if b != letter[0] && b != '\r' && b != '\n' {
+						return false
+					}
+				}
+				return true
+			}
+			for i := range 60 {
+				near, far := pop3test.Pipe()
+				p := serve(t, far, "+OK\r\n", replies(map[string]string{"RETR": "+OK\r\n" + text + ".\r\n", "CAPA": pipelining}))
+				c, err := pop3.NewClient(t.Context(), near, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				steps := 0
+				for m, err := range c.RetrAll(t.Context(), numbers(5)) {
+					if err != nil {
+						if m != nil || c.Err() == nil {
+							t.Error(err)
+						}
+						break
+					}
+					stale = append(stale, m)
+					n, _ := m.Read(buf)
+					if !pure(n) {
+						t.Errorf("an octet of another: %q", buf[:n])
+					}
+					if steps++; steps == 1+i%4 {
+						switch i % 3 {
+						case 0:
+							go c.Close()
+						case 1:
+							c.Close()
+						case 2:
+							far.Close()
+						}
+					}
+				}
+				for _, m := range stale {
+					if n, err := m.Read(buf); n != 0 || err == nil {
+						t.Errorf("a message of old gives %d octets, %v", n, err)
+					}
+					if n, err := m.WriteTo(io.Discard); n != 0 || err == nil {
+						t.Errorf("a message of old gives %d octets, %v", n, err)
+					}
+					m.Close()
+				}
+				stale = stale[:0]
+				c.Close()
+				<-p.done
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Close while another goroutine reads: the reader gets its own octets or an error,
+// and the buffer stays its own until it knows.
+func TestCloseMidRead(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		near, far := pop3test.Pipe()
+		go func() {
+			r := bufio.NewReader(far)
+			io.WriteString(far, "+OK\r\n")
+			r.ReadString('\n')
+			flood{"+OK\r\n", "aaaaaaaa\r\n", -1, ""}.pour(far)
+			far.Close()
+		}()
+		c, err := pop3.NewClient(t.Context(), near, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.Retr(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := make(chan bool)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			once := sync.OnceFunc(func() { close(started) })
+			_, err := m.WriteTo(writerFunc(func(p []byte) (int, error) {
+				once()
+				if i := bytes.IndexFunc(p, func(r rune) bool { return r != 'a' && r != '\r' && r != '\n' }); i >= 0 {
+					t.Errorf("an octet of another: %q", p[i])
+				}
+				return len(p), nil
+			}))
+			if !errors.Is(err, pop3.ErrClosed) {
+				t.Errorf("WriteTo: %v", err)
+			}
+		})
+		wg.Go(func() { // takes the pooled buffers as soon as they are free
+			fetch(t, []string{"bbbbbbbb\r\n", "bb\r\n"}, nil, nil, 0)
+		})
+		<-started
+		c.Close()
+		wg.Wait()
+	}
+}
+
+// A context that is done when the call is over concerns nobody: the next exchange
+// has another.
+func TestLateCancel(t *testing.T) {
+	t.Parallel()
+	c, _ := connect(t, nil, replies(map[string]string{"RETR": "+OK\r\ntext\r\n.\r\n", "CAPA": pipelining}))
+	for i := range 400 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var err error
+		switch i % 3 {
+		case 0:
+			err = c.Noop(ctx)
+		case 1:
+			err = retr(ctx, c)
+		case 2:
+			err = last(c.RetrAll(ctx, numbers(3)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		go cancel()
+		if err := c.Noop(t.Context()); err != nil {
+			t.Fatalf("a cancel of old reached the next exchange: %v", err)
+		}
+	}
+	usable(t, c)
+}
+
+// A cancel that meets the end of a call lets it succeed or fail, and the client
+// and the call agree which.
+func TestCancelAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for range 300 {
+		c, p := connect(t, nil, replies(nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			runtime.Gosched()
+			cancel()
+		}()
+		switch err := c.Noop(ctx); {
+		case err == nil:
+			if err := c.Err(); err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("Err: %v", err)
+			}
+		case !errors.Is(err, context.Canceled):
+			t.Errorf("Noop: %v", err)
+		case c.Err() == nil:
+			if len(p.received()) > 0 {
+				t.Error("a command was sent and its reply is owed")
+			}
+			usable(t, c)
+		}
+		c.Close()
+	}
+}
+
+// What is thrown away takes at most one timeout, however steadily it comes.
+func TestDrainIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(ctx context.Context, c *pop3.Client){
+		"Message.Close": func(ctx context.Context, c *pop3.Client) {
+			if m, err := c.Retr(ctx, 1); err == nil {
+				m.Close()
+			}
+		},
+		"break": func(ctx context.Context, c *pop3.Client) {
+			for range c.RetrAll(ctx, numbers(30)) {
+				break
+			}
+		},
+		"the next step": func(ctx context.Context, c *pop3.Client) { last(c.RetrAll(ctx, numbers(30))) },
+	} {
+		for _, drip := range []string{"x\r\n", "x", ".\r\n+OK\r\n", "..\r\n"} {
+			t.Run(fmt.Sprintf("%s, %q", name, drip), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					near, far := pop3test.Pipe()
+					var wg sync.WaitGroup
+					defer wg.Wait()
+					wg.Go(func() {
+						defer far.Close()
+						io.WriteString(far, "+OK\r\n")
+						b := make([]byte, 100)
+						far.Read(b)
+						if string(b[:4]) == "CAPA" {
+							io.WriteString(far, pipelining)
+							far.Read(b)
+						}
+						io.WriteString(far, "+OK\r\n")
+						for {
+							if _, err := io.WriteString(far, drip); err != nil {
+								return
+							}
+							time.Sleep(time.Second)
+						}
+					})
+					c, err := pop3.NewClient(t.Context(), near, &pop3.Options{Timeout: timeout})
+					if err != nil {
+						t.Fatal(err)
+					}
+					start := time.Now()
+					leave(t.Context(), c)
+					// A drip of whole messages is a loop that goes on, and ends.
+					whole := strings.HasPrefix(drip, ".\r\n")
+					if took := time.Since(start); took > timeout+time.Second {
+						t.Errorf("took %v", took)
+					}
+					if !whole {
+						if kindOf(c.Err()) != "timeout" {
+							t.Errorf("Err: %v", c.Err())
+						}
+						closed(t, c, os.ErrDeadlineExceeded)
+					}
+					c.Close()
+				})
+			})
+		}
+	}
+}
+
+// A line that comes octet by octet, just fast enough for a deadline a read, is
+// cut at the timeout: it is for the whole line. A body that trickles is not.
+func TestTrickle(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		drip string
+		call func(context.Context, *pop3.Client) error
+		head string
+		fine bool
+	}{
+		"status line": {"x", noop, "+OK", false},
+		"row":         {"x", listAll, "+OK\r\n1 1", false},
+		"challenge":   {"A", authX, "+ ", false},
+		"rows":        {"1 1\r\n", listAll, "+OK\r\n", true},
+		"message":     {"x", retr, "+OK\r\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := pop3test.Pipe()
+				var wg sync.WaitGroup
+				defer wg.Wait()
+				wg.Go(func() {
+					defer far.Close()
+					io.WriteString(far, "+OK\r\n")
+					far.Read(make([]byte, 100))
+					io.WriteString(far, test.head)
+					for range 10 {
+						time.Sleep(timeout / 2)
+						if _, err := io.WriteString(far, test.drip); err != nil {
+							return
+						}
+					}
+					io.WriteString(far, strings.TrimPrefix("\r\n.\r\n", map[bool]string{true: "\r\n"}[name == "rows"]))
+				})
+				c, err := pop3.NewClient(t.Context(), near, &pop3.Options{Timeout: timeout})
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				err = test.call(t.Context(), c)
+				took := time.Since(start)
+				if test.fine && err != nil {
+					t.Errorf("cut off after %v: %v", took, err)
+				}
+				if !test.fine && (kindOf(err) != "timeout" || took != timeout) {
+					t.Errorf("after %v: %v", took, err)
+				}
+				c.Close()
+			})
+		})
+	}
+}
