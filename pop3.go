@@ -373,7 +373,11 @@ var errNilContext = errors.New("pop3: context is nil")
 
 func newClient(ctx context.Context, conn net.Conn, o Options, host string) (*Client, error) {
 	c := &Client{opts: o, host: host, conn: conn, raw: conn, cancelDone: make(chan struct{}, 1)}
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	for { // TLS, perhaps over a proxy's TLS
+		t, ok := c.raw.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
 		c.raw = t.NetConn()
 	}
 	c.cancel = c.canceled

@@ -486,8 +486,8 @@ func TestHugeListings(t *testing.T) {
 	}{
 		{"octets", "LIST", list, wide + "\r\n", maxListing / len(wide), true},
 		{"octets and one row", "LIST", list, wide + "\r\n", maxListing/len(wide) + 1, false},
-		{"rows", "UIDL", uidl, "1 1\r\n", maxRows, true},
-		{"rows and one", "LIST", list, "1 1\r\n", maxRows + 1, false},
+		{"rows", "LIST", list, "1 1\r\n", maxRows, true},
+		{"rows and one", "UIDL", uidl, "1 1\r\n", maxRows + 1, false},
 	} {
 		t.Run(test.name+" of "+test.verb, func(t *testing.T) {
 			conn := &faucet{verb: test.verb, flood: flood{"+OK\r\n", test.unit, test.rows, ".\r\n"}}

@@ -405,3 +405,19 @@ func TestBlanks(t *testing.T) {
 		t.Errorf("STAT: %d, %d, %v", n, size, err)
 	}
 }
+
+// A server that accepts before it has the response has not looked at it: Exchange
+// 2003 means "+", a thief means to have a session that looks like the user's.
+func TestAcceptedTooSoon(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]pop3.SASL{
+		"XOAUTH2": pop3.XOAuth2Auth("u", "token"), "OAUTHBEARER": pop3.OAuthBearerAuth("u", "token"), "LOGIN": pop3.LoginAuth("u", "p"),
+		"PLAIN of more than 255 octets": pop3.PlainAuth("", "u", strings.Repeat("p", 300)),
+	} {
+		c, _ := connect(t, nil, replies(nil))
+		if err := c.Auth(t.Context(), s); !errors.Is(err, pop3.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		closed(t, c, pop3.ErrMalformed)
+	}
+}

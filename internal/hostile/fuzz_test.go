@@ -46,8 +46,9 @@ func (r *reference) octet() byte {
 	return b
 }
 
-// line reads up to a line end: CRLF, or a lone LF if that will do.
-func (r *reference) line(limit int, loneLF bool) (line string, lf bool) {
+// line reads up to a line end: CRLF, or a lone LF if that will do. A stuffed dot
+// does not count.
+func (r *reference) line(stuffed, loneLF bool) (line string, lf bool) {
 	for {
 		b := r.octet()
 		if b == '\n' && (loneLF || strings.HasSuffix(line, "\r")) {
@@ -55,7 +56,11 @@ func (r *reference) line(limit int, loneLF bool) (line string, lf bool) {
 			return text, !cr
 		}
 		line += string([]byte{b})
-		if len(strings.TrimSuffix(line, "\r")) > limit {
+		text := strings.TrimSuffix(line, "\r")
+		if stuffed && strings.HasPrefix(text, "..") {
+			text = text[1:]
+		}
+		if len(text) > 2048 {
 			panic(stop("too large"))
 		}
 	}
@@ -65,7 +70,7 @@ const blanks = " \t"
 
 // status reads a status line.
 func (r *reference) status(greeting bool) (text string, refused bool) {
-	line, lf := r.line(2048, true)
+	line, lf := r.line(false, true)
 	r.lf = lf
 	word, text := line, ""
 	if i := strings.IndexAny(line, blanks); i >= 0 {
@@ -186,15 +191,12 @@ func (r *reference) capa() {
 func (r *reference) rows(f func(row string)) {
 	var rows []string
 	for {
-		row, _ := r.line(1+2048, r.lf)
+		row, _ := r.line(true, r.lf)
 		if row == "." {
 			break
 		}
 		if strings.HasPrefix(row, "..") {
 			row = row[1:]
-		}
-		if len(row) > 2048 {
-			panic(stop("too large"))
 		}
 		rows = append(rows, row)
 	}
