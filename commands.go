@@ -32,8 +32,8 @@ func (c *Client) User(ctx context.Context, username string) error {
 
 // Pass sends the PASS command, valid right after [Client.User]. A refusal
 // (*[Error]) has [CodeAuth], [CodeInUse], [CodeLoginDelay] or [CodeSysTemp] if
-// the server tells that much. Many servers close the connection after it, or
-// let a second wait. (RFC 1939 section 7.)
+// the server tells that much. Many servers close the connection after a
+// refusal, or delay the answer to the next attempt. (RFC 1939 section 7.)
 func (c *Client) Pass(ctx context.Context, password string) error {
 	return c.authorize(ctx, &command{Verb: "PASS", Args: []string{password}, Secret: true}, []byte(password))
 }
@@ -47,9 +47,10 @@ func (c *Client) RPOP(ctx context.Context, username string) error {
 
 // APOP logs in with the APOP command: an MD5 digest of the timestamp in the
 // server's greeting and a secret that both sides know. Without a timestamp in
-// the greeting it is ErrUnsupported; with one, the server may still not know
-// APOP, and some close the connection then. It is valid before login. MD5 makes
-// this better than a password in the clear and no more. (RFC 1939 section 7.)
+// the greeting the error is ErrUnsupported; with one, the server may still not
+// know APOP, and some close the connection then. It is valid before login. MD5
+// makes this better than a password in the clear and no more. (RFC 1939 section
+// 7.)
 func (c *Client) APOP(ctx context.Context, username, secret string) error {
 	if err := wire.CheckArg(secret); err != nil {
 		return &callError{verb: "APOP", err: err}
@@ -120,8 +121,8 @@ func (c *Client) loggedIn() {
 // mechanisms can be used as they are. A value is used for one exchange at a time.
 //
 // If the value also has a method Finish() error, Auth calls it when the server
-// has said +OK: an error, because the server has not proved who it is for
-// instance, closes the connection.
+// has said +OK: an error, for instance because the server has not proved who it
+// is, closes the connection.
 type SASL interface {
 	// Start begins an exchange. It returns the mechanism's name and the initial
 	// response: nil is none, which is different from an empty one.
@@ -140,12 +141,12 @@ func PlainAuth(identity, username, password string) SASL {
 // LoginAuth is the LOGIN mechanism, which has no RFC and does what PLAIN does.
 func LoginAuth(username, password string) SASL { return sasl.Login(username, password) }
 
-// CRAMMD5Auth is the CRAM-MD5 mechanism (RFC 2195): the secret stays at home, but
+// CRAMMD5Auth is the CRAM-MD5 mechanism (RFC 2195): the secret is not sent, but
 // whoever listens can guess at it.
 func CRAMMD5Auth(username, secret string) SASL { return sasl.CRAMMD5(username, secret) }
 
-// SCRAMSHA1Auth is the SCRAM-SHA-1 mechanism (RFC 5802). The password stays at
-// home, and the server must prove that it knows it. SASLprep is not applied: a
+// SCRAMSHA1Auth is the SCRAM-SHA-1 mechanism (RFC 5802). The password is not
+// sent, and the server must prove that it knows it. SASLprep is not applied: a
 // password that is not ASCII is taken as the UTF-8 it is.
 func SCRAMSHA1Auth(username, password string) SASL { return sasl.SCRAMSHA1(username, password) }
 
@@ -155,9 +156,10 @@ func SCRAMSHA256Auth(username, password string) SASL { return sasl.SCRAMSHA256(u
 
 // SCRAMSHA1PlusAuth is the SCRAM-SHA-1-PLUS mechanism: [SCRAMSHA1Auth] bound to
 // the TLS connection whose state is given (see [Client.TLSConnectionState]), so
-// that nobody can sit between. The binding is tls-exporter under TLS 1.3 (RFC
-// 9266) and tls-unique under TLS 1.2, where a resumed session needs extended
-// master secret. Cyrus 3.6 offers the mechanism and then refuses tls-exporter.
+// that nobody in between can use the login. The binding is tls-exporter under
+// TLS 1.3 (RFC 9266) and tls-unique under TLS 1.2, where a resumed session
+// needs extended master secret. Cyrus 3.6 offers the mechanism and then refuses
+// tls-exporter.
 func SCRAMSHA1PlusAuth(username, password string, state tls.ConnectionState) SASL {
 	return sasl.SCRAMSHA1Plus(username, password, state)
 }
@@ -386,7 +388,7 @@ func (s *secrets) addResponse(response []byte) {
 //
 // Where none of these is offered, or the server offers STLS and nothing else,
 // the error is ErrUnsupported. Login never uses APOP, channel binding or OAuth;
-// see [Client.APOP] and [Client.Auth]. A server that does not stand CAPA is for
+// see [Client.APOP] and [Client.Auth]. For a server that cannot bear CAPA, use
 // [Client.User] and [Client.Pass].
 func (c *Client) Login(ctx context.Context, username, password string) error {
 	const verb = "LOGIN"
@@ -426,7 +428,7 @@ func (c *Client) Login(ctx context.Context, username, password string) error {
 	case caps.Has("STLS") && !isTLS:
 		return &callError{verb: verb, text: "the server takes logins under TLS only: use StartTLS or DialStartTLS", err: ErrUnsupported}
 	}
-	return &callError{verb: verb, text: "the server offers no method that takes a password", err: ErrUnsupported}
+	return &callError{verb: verb, text: "the server offers none of the methods that Login uses; Auth may know one", err: ErrUnsupported}
 }
 
 // Capabilities is what a server answers to CAPA: names in upper case, and their
@@ -439,7 +441,8 @@ func (c Capabilities) Has(name string) bool {
 	return ok
 }
 
-// SASL is the SASL mechanisms for Auth, in upper case. (RFC 5034 section 3.)
+// SASL lists the SASL mechanisms that the server offers, in upper case. (RFC
+// 5034 section 3.)
 func (c Capabilities) SASL() []string {
 	mechs := make([]string, len(c["SASL"]))
 	for i, mech := range c["SASL"] {
@@ -454,15 +457,16 @@ func (c Capabilities) Implementation() string {
 }
 
 // LoginDelay is the time that must pass between two logins. ok is false if the
-// server names none that can be read. (RFC 2449 section 6.5.)
+// server announces none, or one that is not a number. (RFC 2449 section 6.5.)
 func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
 	seconds, ok := c.number("LOGIN-DELAY")
 	return time.Duration(seconds) * time.Second, ok
 }
 
-// Expire is the number of days that messages stay on the server at the least; -1
-// is for ever (NEVER). 0 means that what was retrieved may be deleted at QUIT. ok
-// is false if the server names none that can be read. (RFC 2449 section 6.7.)
+// Expire is the number of days that messages stay on the server at least; -1 is
+// for ever (NEVER). 0 means that what was retrieved may be deleted at QUIT. ok
+// is false if the server announces none, or one that is not a number. (RFC 2449
+// section 6.7.)
 func (c Capabilities) Expire() (days int, ok bool) {
 	if args := c["EXPIRE"]; len(args) > 0 && strings.EqualFold(args[0], "NEVER") {
 		return -1, true
@@ -527,9 +531,10 @@ func (c *Client) UTF8(ctx context.Context) error {
 	return err
 }
 
-// Lang sends the LANG command: the texts of replies shall be in the language of
-// the tag, such as "de"; "*" is the server's choice. selected is the tag that the
-// server's reply names. It is valid in any state. (RFC 6856 section 3.)
+// Lang sends the LANG command: it asks for the texts of replies in the language
+// of the tag, such as "de"; "*" is the server's choice. selected is the tag
+// that the server's reply names. It is valid in any state. (RFC 6856 section
+// 3.)
 func (c *Client) Lang(ctx context.Context, tag string) (selected string, err error) {
 	cmd := &command{Verb: "LANG", Args: []string{tag}}
 	if tag != "*" && strings.Trim(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "" || tag == "" {
@@ -542,7 +547,7 @@ func (c *Client) Lang(ctx context.Context, tag string) (selected string, err err
 	return selected, err
 }
 
-// A Language is one that a server's texts can be in.
+// A Language is a language in which a server can write its replies.
 type Language struct {
 	Tag         string // for Lang
 	Description string // in the language itself, or ""
@@ -573,12 +578,16 @@ func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n
 	if isRefusal(err) && cmd.Verb != "LANG" {
 		// Some servers refuse to list an empty maildrop.
 		messages := -1
-		if c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
+		statErr := c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
 			messages, _, ok = wire.Stat(string(text))
 			return ok
-		}) == nil && messages == 0 {
+		})
+		switch {
+		case statErr == nil && messages == 0:
 			count(0)
 			return nil
+		case statErr != nil && !isRefusal(statErr):
+			return statErr
 		}
 	}
 	return err
@@ -690,7 +699,7 @@ func (c *Client) Retr(ctx context.Context, number int) (*Message, error) {
 }
 
 // Top sends the TOP command and returns the message's header, the empty line
-// behind it, and as many lines of its body; otherwise it is as [Client.Retr].
+// behind it, and that many lines of its body; otherwise it is as [Client.Retr].
 // Servers need not know it, and some add or drop a line. (RFC 1939 section 7.)
 func (c *Client) Top(ctx context.Context, number, lines int) (*Message, error) {
 	return c.fetch(ctx, &command{Verb: "TOP", Numbers: []int{number, lines}})
@@ -736,11 +745,11 @@ func (c *Client) Rset(ctx context.Context) error {
 	return err
 }
 
-// RetrAll sends a RETR command for each of the message numbers and returns their
-// messages in that order. It returns an iterator; numbers are copied when the
-// loop begins. If the server lists PIPELINING in CAPA, which is asked if need
-// be, several commands are sent ahead (Options.Window), so that the loop does not
-// wait for each message.
+// RetrAll sends a RETR command for each of the message numbers and returns
+// their messages in that order. It returns an iterator; numbers are copied when
+// the loop begins. If the server lists PIPELINING in CAPA, which is sent first
+// unless it was answered since the login, several commands are sent ahead
+// (Options.Window), so that the loop does not wait for each message.
 //
 //	for m, err := range c.RetrAll(ctx, numbers) {
 //		if err != nil {
@@ -751,11 +760,11 @@ func (c *Client) Rset(ctx context.Context) error {
 //		}
 //	}
 //
-// A message that the server refuses comes with its Message and an *[Error], and
-// the loop may go on. Any other error comes last, with a nil Message. A Message
-// is valid for its step; what was not read of it is thrown away. While the loop
-// runs, the Client is busy (see [Client]). A number less than 1 is an error that
-// comes first and alone, with nothing sent.
+// For a message that the server refuses, the loop gets a Message without text
+// and an *[Error], and may go on. Any other error comes last, with a nil
+// Message. A Message is valid for its step; what was not read of it is thrown
+// away. While the loop runs, the Client is busy (see [Client]). A number less
+// than 1 is an error that comes first and alone, with nothing sent.
 //
 // When the loop is left early, the replies to what was sent ahead are read and
 // thrown away, for one Options.Timeout at the most, past which the connection is
@@ -802,6 +811,7 @@ func (c *Client) DeleAll(ctx context.Context, numbers []int) error {
 }
 
 func (c *Client) deleteAll(r *run) (errs refusals, err error) {
+	defer c.traceUnanswered(r, &err)
 	if err := c.start(r); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ type exchange struct {
 
 	dot     wire.DotReader // of the open message
 	started time.Time      // of its command, for Trace
+	replied bool           // the newest command has a status line
 
 	authenticated bool
 	utf8          bool
@@ -177,7 +178,7 @@ func (c *Client) broken(verb string, number int, cause error, text []byte) error
 	case errors.Is(cause, ErrMalformed) || errors.Is(cause, ErrTooLarge):
 		err = &Error{Command: verb, Number: number, Text: string(c.secrets.mask(text)), Err: cause}
 		lost = false
-	case c.opts.Timeout > 0 && isTimeout(cause):
+	case c.opts.Timeout > 0 && isTimeout(cause) && !time.Now().Before(c.armed):
 		err = &timeoutError{verb, number, c.opts.Timeout, cause}
 	default:
 		err = &callError{verb: verb, number: number, err: cause}
@@ -239,7 +240,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, errDrain
 	}
 	if c.armed.After(c.readBy) || c.readBy.Sub(c.armed) > timeout/8 {
-		c.arm(c.readBy)
+		if err := c.arm(c.readBy); err != nil {
+			return 0, err
+		}
 	}
 	for {
 		n, err := c.conn.Read(p)
@@ -261,7 +264,9 @@ func (s *stream) Write(p []byte) (n int, err error) {
 	by := time.Now().Add(timeout)
 	// TLS cannot go on with a write that was cut.
 	if _, ok := c.conn.(*net.TCPConn); !ok || by.Sub(c.armed) > timeout/8 {
-		c.arm(by)
+		if err := c.arm(by); err != nil {
+			return 0, err
+		}
 	}
 	for {
 		k, err := c.conn.Write(p[n:])
@@ -278,15 +283,21 @@ func (c *Client) early(err error, by time.Time) bool {
 	if err == nil || !c.armed.Before(by) || !isTimeout(err) {
 		return false
 	}
-	c.arm(by)
-	return true
+	return c.arm(by) == nil
 }
 
 // arm sets the deadline for both directions, since TLS may have to write in
 // order to read.
-func (c *Client) arm(by time.Time) {
-	c.conn.SetDeadline(by)
+func (c *Client) arm(by time.Time) error {
 	c.armed = by
+	err := c.conn.SetDeadline(by)
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		return nil // to read or write tells more
+	}
+	if err != nil { // the tunnels of some SSH libraries
+		return fmt.Errorf("the connection knows no deadlines, which Options.Timeout less than 0 does without: %w", err)
+	}
+	return nil
 }
 
 // errDrain is what ends a drain of data that comes too fast for a deadline.
@@ -311,6 +322,7 @@ func (c *Client) flush(cmd *command) error {
 
 // send sends one command.
 func (c *Client) send(cmd *command) error {
+	c.replied = false
 	if err := c.depart(cmd.Verb, cmd.Number()); err != nil {
 		return err
 	}
@@ -330,6 +342,7 @@ func (c *Client) status(verb string, number int) (text []byte, lf bool, err erro
 }
 
 func (c *Client) nextStatus(verb string, number int) (text []byte, lf bool, err error) {
+	c.replied = false
 	line, lf, err := wire.ReadLine(c.text.R, wire.MaxStatusLine)
 	if err != nil {
 		return nil, false, c.broken(verb, number, err, nil)
@@ -347,12 +360,21 @@ func (c *Client) judge(verb string, number int, line []byte) (text []byte, err e
 	if status == wire.Malformed || status == wire.Continue && verb != "" {
 		return nil, c.broken(verb, number, ErrMalformed, line)
 	}
+	code, rest := "", ""
+	if status == wire.Refused {
+		// The code first: a secret that looks like one must not hide it.
+		code, rest = wire.Code(string(text))
+		rest = string(c.secrets.mask([]byte(rest)))
+		if !slices.Contains(codes, Code(code)) {
+			code = string(c.secrets.mask([]byte(code)))
+		}
+	}
 	text = c.secrets.mask(text)
 	c.mu.Lock()
 	c.reply = append(c.reply[:0], text...)
 	c.mu.Unlock()
+	c.replied = true
 	if status == wire.Refused {
-		code, rest := wire.Code(string(text))
 		return nil, &Error{Command: verb, Number: number, Code: Code(code), Text: rest}
 	}
 	return text, nil
@@ -447,6 +469,9 @@ func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row s
 	c.readBy = time.Time{}
 	listing, err := wire.ReadListing(&wire.DotReader{R: c.text.R, LF: lf}, limit, func() { c.readBy = time.Time{} })
 	if err != nil {
+		for r := range listing.Rows() {
+			c.traceReceived(r)
+		}
 		return c.broken(cmd.Verb, 0, err, nil)
 	}
 	count(listing.Len())
@@ -887,7 +912,17 @@ func (c *Client) runMessages(r *run, yield func(*Message, error) bool) (err erro
 		r.octets += m.n
 	}
 	done = true
+	c.traceUnanswered(r, &err)
 	return err
+}
+
+// traceUnanswered tells Trace of the commands that err leaves without a reply.
+func (c *Client) traceUnanswered(r *run, err *error) {
+	c.replied = false
+	for *err != nil && r.answered < r.sent {
+		cmd, start := r.next()
+		c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), err)
+	}
 }
 
 // nextMessage reads the status line of a run's next reply.
@@ -1003,6 +1038,10 @@ func (c *Client) traceReceived(line string) {
 // traceDone takes pointers for the sake of defer.
 func (c *Client) traceDone(verb string, number int, start time.Time, octets *int64, err *error) {
 	if f := c.opts.Trace.CommandDone; f != nil {
-		f(c.ctx, CommandInfo{verb, c.LastReply(), number, *octets, time.Since(start), *err})
+		reply := ""
+		if c.replied {
+			reply = c.LastReply()
+		}
+		f(c.ctx, CommandInfo{verb, reply, number, *octets, time.Since(start), *err})
 	}
 }

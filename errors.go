@@ -14,12 +14,13 @@ import (
 	"example.com/pop3/internal/wire"
 )
 
-// What a method reports besides the server's own refusals. Every error of this
-// package matches at most one of them with [errors.Is], but for a call on a
-// connection that is closed: it matches ErrClosed and the reason why.
+// What a method reports besides the server's own refusals. An error matches at
+// most one of them with [errors.Is]. The exception is a call on a closed
+// connection: its error matches ErrClosed, and also the reason why it was
+// closed.
 var (
-	// ErrBusy: another exchange holds the connection, in another goroutine or in
-	// the shape of an open [Message] or a running loop. Nothing was written.
+	// ErrBusy: another exchange holds the connection: a call in another
+	// goroutine, an open [Message] or a running loop. Nothing was written.
 	ErrBusy error = &sentinel{text: "connection is busy: a call, a message or a loop is not finished"}
 
 	// ErrClosed: Quit or Close was called, or an earlier failure closed the
@@ -35,9 +36,9 @@ var (
 	// [errors.ErrUnsupported].
 	ErrUnsupported error = &sentinel{text: "server does not support it", is: errors.ErrUnsupported}
 
-	// ErrMalformed: the server broke the protocol. It is found in Error.Err, and
-	// the connection is closed. A SASL challenge that is not base64 is it too:
-	// the login was canceled then, and the connection is usable.
+	// ErrMalformed: the server broke the protocol. It is found in Error.Err,
+	// and the connection is closed. So is a SASL challenge that is not base64;
+	// the login is then canceled and the connection usable.
 	ErrMalformed = wire.ErrMalformed
 
 	// ErrTooLarge: the server's answer is over a bound, or a message over
@@ -58,7 +59,7 @@ func (e *sentinel) Is(target error) bool { return target != nil && target == e.i
 
 const prefix = "pop3: "
 
-// An Error is the server's doing: it refused a command, or it broke the
+// An Error reports what the server did: it refused a command, or it broke the
 // protocol. It is what Python's poplib raises as error_proto.
 type Error struct {
 	// Command is the verb alone, such as "RETR" or "AUTH"; "" for the greeting.
@@ -144,11 +145,13 @@ const (
 	CodeInUse      Code = "IN-USE"      // the maildrop is locked by another session: RFC 2449 section 8.1.2
 	CodeLoginDelay Code = "LOGIN-DELAY" // too soon after the login before: RFC 2449 section 8.1.1
 	CodeAuth       Code = "AUTH"        // the credentials are at fault: RFC 3206 section 5
-	CodeSys        Code = "SYS"         // the server is at fault, both codes below: RFC 3206 section 4
-	CodeSysTemp    Code = "SYS/TEMP"    // and it may pass
-	CodeSysPerm    Code = "SYS/PERM"    // and somebody must act
+	CodeSys        Code = "SYS"         // the server is at fault, and matches the two below: RFC 3206 section 4
+	CodeSysTemp    Code = "SYS/TEMP"    // a fault that may pass
+	CodeSysPerm    Code = "SYS/PERM"    // a fault that somebody must repair
 	CodeUTF8       Code = "UTF8"        // the message can be had in UTF-8 mode only: RFC 6856 section 5
 )
+
+var codes = []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSys, CodeSysTemp, CodeSysPerm, CodeUTF8}
 
 // commandName is how an error calls a command.
 func commandName(verb string, number int) string {

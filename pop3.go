@@ -33,9 +33,9 @@
 //	return c.Quit(ctx)
 //
 // [DialStartTLS] is for a server without a port of its own for TLS. Gmail and
-// Exchange Online want [Client.Auth] with [XOAuth2Auth] in place of Login. A nil
-// [*Options] is right for most. Who comes from Python's poplib finds each of its
-// methods under the name of its command.
+// Exchange Online want [Client.Auth] with [XOAuth2Auth] in place of Login. A
+// nil [*Options] is right for most. Whoever comes from Python's poplib finds a
+// method for each of its own; README has the table.
 //
 // # States of a session
 //
@@ -111,12 +111,12 @@
 // context.Cause(ctx) to [errors.Is].
 //
 // Options.Timeout bounds each wait for a sign of life: the connect, a reply line,
-// a write, a read of a message. A slow but steady download passes it. What it
-// cuts is a [net.Error] whose Timeout method returns true. [Client.Close] ends any
-// wait at once.
+// a write, a read of a message. A slow but steady download passes it. The
+// error is then a [net.Error] whose Timeout method returns true. [Client.Close]
+// ends any wait at once.
 //
 // The server has a timeout too, of ten minutes or more (RFC 1939 section 3);
-// [Client.Noop] sets it back.
+// [Client.Noop] starts it anew.
 //
 // # Security
 //
@@ -126,7 +126,9 @@
 // Options.AllowInsecureAuth is set. DialStartTLS has TLS or fails, and what
 // somebody sent ahead of the handshake closes the connection.
 //
-// No secret is in an error, in what a [Trace] sees or in a printed [SASL]. An
+// No secret that a call was given is in an error, in what a [Trace] sees or in a
+// printed [SASL], and where the server's answer to a login repeats it (four octets
+// or more), it is masked. What a server says later is not searched for it. An
 // argument that holds a control octet is refused, so that it cannot become a
 // second command. What a server sends is bounded: status lines and rows of
 // listings to 2,048 octets, CAPA and LANG answers to 64 KiB, LIST and UIDL answers
@@ -186,8 +188,9 @@ type Options struct {
 	// Timeout is the longest wait for the connect, the TLS handshake, one line
 	// of a reply, one write, or one read of a message that yields nothing. It is
 	// no limit on the time a call takes in all: that is the context's. 0 is 3
-	// minutes, less than 0 is none. What it cuts is a net.Error with Timeout()
-	// true, and os.ErrDeadlineExceeded; the connection is closed.
+	// minutes, less than 0 is none. A call that it ends returns a net.Error
+	// whose Timeout method returns true, and which is os.ErrDeadlineExceeded; the
+	// connection is closed.
 	Timeout time.Duration
 
 	// Window is the most commands of RetrAll, TopAll and DeleAll that are
@@ -201,7 +204,7 @@ type Options struct {
 	// it. One more closes the connection with ErrTooLarge. 0 is no limit.
 	MaxMessageSize int64
 
-	// AllowInsecureAuth permits to send credentials over a connection that is
+	// AllowInsecureAuth permits sending credentials over a connection that is
 	// neither TLS nor local: whoever is on the way can read them.
 	AllowInsecureAuth bool
 
@@ -209,8 +212,9 @@ type Options struct {
 	Trace *Trace
 
 	// DialContext connects Dial, DialTLS and DialStartTLS, through a proxy for
-	// instance. network is "tcp", addr has a port, ctx ends when Timeout is over.
-	// TLS is done over what it returns. nil is a net.Dialer's.
+	// instance. network is "tcp", addr has a port, ctx ends when Timeout is
+	// over. TLS is done over what it returns; a connection that
+	// is TLS already counts as TLS to the server, so a proxy's must not be. nil is that of a zero net.Dialer.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -313,6 +317,7 @@ func (o *Options) connect(ctx context.Context, addr string) (conn net.Conn, err 
 	if f := o.Trace.ConnectStart; f != nil {
 		f(ctx, network, addr)
 	}
+	start := time.Now()
 	dialCtx, cancel := ctx, func() {}
 	if o.Timeout > 0 {
 		dialCtx, cancel = context.WithTimeout(ctx, o.Timeout)
@@ -329,7 +334,7 @@ func (o *Options) connect(ctx context.Context, addr string) (conn net.Conn, err 
 	case err == nil:
 	case ctx.Err() != nil:
 		err = newCanceledError("connect", ctx)
-	case o.Timeout > 0 && (dialCtx.Err() != nil || isTimeout(err)):
+	case o.Timeout > 0 && (dialCtx.Err() != nil || isTimeout(err) && time.Since(start) >= o.Timeout):
 		err = &timeoutError{verb: "connect", after: o.Timeout, err: err}
 	default:
 		err = &callError{verb: "connect", err: err}
@@ -374,7 +379,7 @@ var errNilContext = errors.New("pop3: context is nil")
 func newClient(ctx context.Context, conn net.Conn, o Options, host string) (*Client, error) {
 	c := &Client{opts: o, host: host, conn: conn, raw: conn, cancelDone: make(chan struct{}, 1)}
 	for { // TLS, perhaps over a proxy's TLS
-		t, ok := c.raw.(interface{ NetConn() net.Conn })
+		t, ok := c.raw.(*tls.Conn)
 		if !ok {
 			break
 		}
@@ -517,7 +522,7 @@ func isLoopback(host string) bool {
 
 // A Trace watches a connection: its hooks are called as things happen, by the
 // goroutine that runs the call, with the call's context. Any may be nil. None
-// ever sees a secret: what was one is "***". A hook must not call the Client,
+// sees what was sent as a secret: it is "***". A hook must not call the Client,
 // but for Close, Err, Greeting, LastReply and TLSConnectionState.
 type Trace struct {
 	// ConnectStart and ConnectDone surround the connect of Dial, DialTLS and
@@ -535,7 +540,8 @@ type Trace struct {
 	CommandDone  func(ctx context.Context, info CommandInfo)
 
 	// LineSent and LineReceived are called for every line of the dialogue,
-	// without its line end, but not for the text of messages.
+	// without its line end, but not for the text of messages. The rows of a
+	// listing come when all of it has been read.
 	LineSent     func(ctx context.Context, line string)
 	LineReceived func(ctx context.Context, line string)
 }
@@ -546,18 +552,19 @@ var noTrace Trace
 // and Number alone.
 type CommandInfo struct {
 	Command string        // the verb
-	Reply   string        // text of the status line, without +OK or -ERR
+	Reply   string        // text of the status line, without +OK or -ERR; "" if there was none
 	Number  int           // message number, or 0
 	Bytes   int64         // octets of message text or of listing rows that were read
 	Elapsed time.Duration // since the command was sent
 	Err     error
 }
 
-// LogTrace is a Trace that logs to logger (nil is slog.Default()): commands,
-// connects and handshakes at slog.LevelDebug, which is poplib's debug level 1,
-// and each line of the dialogue but message text at slog.LevelDebug-4, poplib's
-// level 2. Secrets are "***". A slog.LevelVar in the logger's handler changes the
-// level of a connection that is in use.
+// LogTrace is a Trace that logs to logger (nil is slog.Default(), which shows
+// none of it at its default level): commands, connects and handshakes at
+// slog.LevelDebug, which is poplib's debug level 1, and each line of the
+// dialogue but message text at slog.LevelDebug-4, poplib's level 2. Secrets are
+// "***". A slog.LevelVar in the logger's handler changes the level of a
+// connection that is in use.
 func LogTrace(logger *slog.Logger) *Trace {
 	if logger == nil {
 		logger = slog.Default()

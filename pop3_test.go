@@ -3005,7 +3005,7 @@ func TestTrace(t *testing.T) {
 			"start RETR 1", "start RETR 2", "> RETR 1", "> RETR 2",
 			"< +OK 14 octets", "< .", `done RETR 1 "14 octets" 16 1s <nil>`,
 			"< -ERR none", `done RETR 2 "none" 0 2s pop3: RETR 2: server refused: "none"`,
-			"start NOOP 0", "> NOOP", `done NOOP 0 "none" 0 0s pop3: NOOP: server closed the connection before its reply was complete`,
+			"start NOOP 0", "> NOOP", `done NOOP 0 "" 0 0s pop3: NOOP: server closed the connection before its reply was complete`,
 		}
 		if !slices.Equal(events, want) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(events, "\n"), strings.Join(want, "\n"))

@@ -37,9 +37,9 @@ func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, err
 //
 // CAPA is sent first: a server that does not list STLS there is ErrUnsupported,
 // and one that refuses CAPA is asked for STLS all the same. After a refusal
-// (*[Error]) the connection is usable and not encrypted. After a handshake
-// that failed the connection is closed; [errors.As] finds the causes of
-// crypto/tls and crypto/x509 in the error.
+// (*[Error]) the connection is usable and not encrypted. After a handshake that
+// failed the connection is closed; [errors.As] finds the error of crypto/tls or
+// crypto/x509 that caused it.
 func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	cmd := command{Verb: "STLS"}
 	config, err := c.opts.tlsConfig(config, c.host)
@@ -139,7 +139,7 @@ func (c *Client) handshakeError(verb string, err error) error {
 	switch {
 	case c.ctx.Err() != nil:
 		return c.fail(verb, newCanceledError(verb, c.ctx))
-	case err == io.EOF || c.opts.Timeout > 0 && isTimeout(err):
+	case err == io.EOF || isTimeout(err):
 		return c.broken(verb, 0, err, nil)
 	}
 	return c.fail(verb, &callError{verb: verb, text: "TLS handshake: " + err.Error(), err: err})

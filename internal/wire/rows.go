@@ -23,7 +23,8 @@ const blockSize = 32 << 10
 
 // ReadListing reads the rest of a listing. More than limit octets of rows, more
 // than MaxRows rows, or a row of more than MaxRow octets that does not end are
-// ErrTooLarge. It calls progress whenever a row has come to its end.
+// ErrTooLarge. It calls progress whenever a row has come to its end. With an error
+// it returns the rows until then.
 func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 	l := &Listing{lf: d.LF}
 	var (
@@ -32,6 +33,10 @@ func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 		all   int    // octets of rows that have ended, and of their line ends
 		ends  int    // of these, the line ends'; not counted until it matters
 	)
+	fail := func(err error) (*Listing, error) {
+		l.blocks = append(l.blocks, string(rows[:whole]))
+		return l, err
+	}
 	for {
 		text, err := d.Next()
 		if err == io.EOF {
@@ -39,13 +44,13 @@ func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 			return l, nil
 		}
 		if err != nil {
-			return nil, err
+			return fail(err)
 		}
 		rows = append(rows, text...)
 		if ended := rows[whole:][:l.lastEnd(rows[whole:])]; len(ended) > 0 {
 			progress()
 			if l.hasLongRow(ended) {
-				return nil, tooLarge("row", MaxRow)
+				return fail(tooLarge("row", MaxRow))
 			}
 			// An LF alone is taken for the end of a row here, for it is quickly
 			// counted, and in no sane row.
@@ -63,11 +68,11 @@ func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 		}
 		switch {
 		case tooLong(rows[whole:], MaxRow):
-			return nil, tooLarge("row", MaxRow)
+			return fail(tooLarge("row", MaxRow))
 		case all-ends > limit:
-			return nil, tooLarge("listing", limit)
+			return fail(tooLarge("listing", limit))
 		case l.lines > min(MaxRows, limit): // no sane row is empty
-			return nil, fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit))
+			return fail(fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit)))
 		}
 		if whole >= blockSize {
 			l.blocks = append(l.blocks, string(rows[:whole]))
