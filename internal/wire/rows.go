@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"iter"
@@ -28,46 +27,48 @@ const blockSize = 32 << 10
 func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 	l := &Listing{lf: d.LF}
 	var (
-		rows  []byte // in no block yet
-		whole int    // octets of them before the row that has not ended
-		all   int    // octets of rows that have ended, and of their line ends
-		ends  int    // of these, the line ends'; not counted until it matters
+		rows  strings.Builder // in no block yet
+		whole int             // octets of them before the row that has not ended
+		all   int             // octets of rows that have ended, and of their line ends
+		ends  int             // of these, the line ends'; not counted until it matters
 	)
 	fail := func(err error) (*Listing, error) {
-		l.blocks = append(l.blocks, string(rows[:whole]))
+		l.blocks = append(l.blocks, rows.String()[:whole])
 		return l, err
 	}
 	for {
 		text, err := d.Next()
 		if err == io.EOF {
-			l.blocks = append(l.blocks, string(rows)) // a line end came before the dot
+			l.blocks = append(l.blocks, rows.String()) // a line end came before the dot
 			return l, nil
 		}
 		if err != nil {
 			return fail(err)
 		}
-		rows = append(rows, text...)
-		if ended := rows[whole:][:l.lastEnd(rows[whole:])]; len(ended) > 0 {
+		rows.Write(text)
+		tail := rows.String()[whole:]
+		if ended := tail[:l.lastEnd(tail)]; len(ended) > 0 {
 			progress()
 			if l.hasLongRow(ended) {
 				return fail(tooLarge("row", MaxRow))
 			}
 			// An LF alone is taken for the end of a row here, for it is quickly
 			// counted, and in no sane row.
-			l.lines += bytes.Count(ended, []byte("\n"))
+			l.lines += strings.Count(ended, "\n")
 			whole += len(ended)
+			tail = tail[len(ended):]
 			if all += len(ended); all > limit {
 				if ends == 0 {
 					for _, block := range l.blocks {
-						ends += l.endOctets([]byte(block))
+						ends += l.endOctets(block)
 					}
-					ended = rows[:whole]
+					ended = rows.String()[:whole]
 				}
 				ends += l.endOctets(ended)
 			}
 		}
 		switch {
-		case tooLong(rows[whole:], MaxRow):
+		case tooLong(tail, MaxRow):
 			return fail(tooLarge("row", MaxRow))
 		case all-ends > limit:
 			return fail(tooLarge("listing", limit))
@@ -75,35 +76,38 @@ func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 			return fail(fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit)))
 		}
 		if whole >= blockSize {
-			l.blocks = append(l.blocks, string(rows[:whole]))
-			rows = append(rows[:0], rows[whole:]...)
+			block := rows.String()
+			l.blocks = append(l.blocks, block[:whole])
+			rows = strings.Builder{}
+			rows.Grow(len(block) + MaxRow) // about as many come next
+			rows.WriteString(tail)
 			whole = 0
 		}
 	}
 }
 
-// lastEnd returns the place behind the last line end in b, or 0.
-func (l *Listing) lastEnd(b []byte) int {
-	for i := len(b); ; {
-		i = bytes.LastIndexByte(b[:i], '\n')
-		if i < 0 || l.lf || i > 0 && b[i-1] == '\r' {
+// lastEnd returns the place behind the last line end in s, or 0.
+func (l *Listing) lastEnd(s string) int {
+	for i := len(s); ; {
+		i = strings.LastIndexByte(s[:i], '\n')
+		if i < 0 || l.lf || i > 0 && s[i-1] == '\r' {
 			return i + 1
 		}
 	}
 }
 
-// endOctets counts the octets of the line ends in b.
-func (l *Listing) endOctets(b []byte) int {
-	crlf := bytes.Count(b, []byte("\r\n"))
+// endOctets counts the octets of the line ends in s.
+func (l *Listing) endOctets(s string) int {
+	crlf := strings.Count(s, "\r\n")
 	if l.lf {
-		return crlf + bytes.Count(b, []byte("\n"))
+		return crlf + strings.Count(s, "\n")
 	}
 	return 2 * crlf
 }
 
 // hasLongRow looks for a row that is too long, in steps of the longest that is
 // not.
-func (l *Listing) hasLongRow(rows []byte) bool {
+func (l *Listing) hasLongRow(rows string) bool {
 	const longest = MaxRow + len("\r\n")
 	for len(rows) > longest {
 		n := l.lastEnd(rows[:longest])

@@ -63,7 +63,7 @@ func ReadLine(r *bufio.Reader, limit int) (line []byte, lf bool, err error) {
 
 // tooLong reports whether an unfinished line is over limit whatever follows: a
 // CR in the last place may still belong to the line end.
-func tooLong(line []byte, limit int) bool {
+func tooLong[T string | []byte](line T, limit int) bool {
 	return len(line) > limit+1 || len(line) == limit+1 && line[limit] != '\r'
 }
 
