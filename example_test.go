@@ -18,6 +18,7 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +29,7 @@ import (
 
 // The examples are a tutorial, to be read from here to the end. In each, addr
 // and opts come from startServer, at the end of this file, which starts a server
-// on this machine. For a server of yours, addr is its name, such as
-// "pop.example.com", and opts may be nil.
+// on this machine.
 
 // To log in and print the subject of each message. addr is your server, such as
 // "pop.example.com", and opts may be nil.
@@ -179,15 +179,24 @@ func ExampleClient_UIDLAll() {
 		}
 	}
 	for m, err := range c.RetrAll(ctx, unseen) {
-		if err != nil {
+		switch {
+		case m == nil: // the connection failed, and this is the end
 			log.Fatal(err)
+		case err != nil: // the server refused this one, the next may come
+			log.Print(err)
+			continue
 		}
 		n, err := m.WriteTo(io.Discard) // to where mail is kept
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Printf("message %d is new: %d octets\n", m.Number, n)
-		seen[uids[m.Number]] = true // to be noted only now that it is stored
+		// To be noted, on the disk too, only now that the message is stored. The
+		// clone lets go of the rest of the listing.
+		seen[strings.Clone(uids[m.Number])] = true
+	}
+	if err := c.Quit(ctx); err != nil {
+		log.Fatal(err)
 	}
 	// Output:
 	// message 3 is new: 350 octets
@@ -292,19 +301,33 @@ func ExampleClient_RetrAll() {
 	// message 3 of 3: 5875 of 5875 octets
 }
 
-// save writes a message to a file, octet for octet. The file has its name only
-// when all of it is on the disk.
-func save(m *pop3.Message, name string) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "incoming-")
+// save writes a message to a new file in dir, octet for octet, and returns its
+// name. The file has its name only when all of it is on the disk, and it takes
+// the place of no other: message numbers begin at 1 again in each session.
+func save(m *pop3.Message, dir string) (name string, err error) {
+	f, err := os.CreateTemp(dir, "incoming-*")
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer os.Remove(f.Name()) // in vain after Rename
+	defer os.Remove(f.Name())
 	_, err = m.WriteTo(f)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+		return "", err
 	}
-	return os.Rename(f.Name(), name)
+	name = filepath.Join(dir, fmt.Sprintf("%d-%04d.eml", time.Now().UnixNano(), m.Number))
+	if err := os.Link(f.Name(), name); err != nil { // unlike Rename, it fails if there is such a file
+		return "", err
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer folder.Close()
+	// Without this a power cut may take the name away. Windows has no such call.
+	if err := folder.Sync(); err != nil && runtime.GOOS != "windows" {
+		return "", err
+	}
+	return name, nil
 }
 
 // Messages to files, byte for byte, and deletion of those that are safe and no
@@ -331,18 +354,24 @@ func ExampleClient_DeleAll() {
 		log.Fatal(err)
 	}
 	var numbers, safe []int
+	var files []string
 	for _, info := range list {
 		numbers = append(numbers, info.Number)
 	}
 	for m, err := range c.RetrAll(ctx, numbers) {
+		if m != nil && err != nil { // the server refused this one: leave it there
+			log.Print(err)
+			continue
+		}
+		var file string
 		if err == nil {
-			err = save(m, filepath.Join(dir, fmt.Sprintf("%04d.eml", m.Number)))
+			file, err = save(m, dir)
 		}
 		if err != nil {
 			c.Close() // no QUIT: some servers delete at QUIT what was sent
 			log.Fatal(err)
 		}
-		safe = append(safe, m.Number)
+		safe, files = append(safe, m.Number), append(files, file)
 	}
 	if err := c.DeleAll(ctx, safe); err != nil {
 		log.Fatal(err)
@@ -350,7 +379,7 @@ func ExampleClient_DeleAll() {
 	if err := c.Quit(ctx); err != nil {
 		log.Fatal("perhaps not all was deleted: ", err)
 	}
-	fmt.Println(len(safe), "deleted; the file is what the server held:", sameFile(dir+"/0001.eml", "testdata/mail/01-plain.eml"))
+	fmt.Println(len(safe), "deleted; the file is what the server held:", sameFile(files[0], "testdata/mail/01-plain.eml"))
 	// Output:
 	// 3 deleted; the file is what the server held: true
 }
@@ -555,8 +584,9 @@ func ExampleOptions_proxy() {
 }
 
 // Three clocks. The context of a call bounds the whole of it. Options.Timeout
-// bounds each silence of the server. The server has one too, which Noop winds.
-// addr is your server, such as "pop.example.com", and opts may hold Timeout alone.
+// bounds each silence of the server. The server has one too, which Noop starts
+// anew. addr is your server, such as "pop.example.com", and opts may hold Timeout
+// alone.
 func Example_cancellation() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	inQuestion := func() { cancel(errors.New("the user pressed stop")) }
@@ -676,8 +706,8 @@ func ExampleLogTrace() {
 }
 
 // A test of your own code needs no server and no network: net.Pipe and twenty
-// lines will do. A net.Pipe holds nothing that is not being read, so Window must
-// be 1, or each side may wait for the other to read.
+// lines will do. A net.Pipe has no buffer, so Window must be 1, or each side may
+// wait for the other to read.
 func ExampleNewClient() {
 	client, server := net.Pipe()
 	go func() {

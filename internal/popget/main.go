@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdin io.R
 	startTLS := flags.Bool("starttls", false, "TLS by STLS, or no session")
 	plain := flags.Bool("plain", false, "no TLS; logs in to this machine only")
 	ca := flags.String("ca", "", "trust the certificates in this PEM `file` and no others")
-	auth := flags.String("auth", "auto", "`auto`, user, plain, login, cram-md5, scram-sha-1, scram-sha-256, apop,\nxoauth2 or oauthbearer")
+	auth := flags.String("auth", "auto", "`method`: auto, user, plain, login, cram-md5, scram-sha-1, scram-sha-256, apop,\nxoauth2 or oauthbearer")
 	var level slog.LevelVar
 	flags.BoolFunc("v", "log each command", func(string) error { level.Set(slog.LevelDebug); return nil })
 	flags.BoolFunc("vv", "log each line of the dialogue too", func(string) error { level.Set(slog.LevelDebug - 4); return nil })
@@ -73,9 +73,10 @@ func run(ctx context.Context, args []string, env func(string) string, stdin io.R
 	}
 	j.addr = flags.Arg(0)
 	if flags.NArg() > 1 || (j.addr == "") != (j.user == "") || j.dir != "" && j.maildir != "" ||
-		j.delete && (j.list || j.maildir == "") || (*useTLS || *startTLS) && *plain {
+		j.delete && (j.list || j.maildir == "") || *useTLS && *startTLS || (*useTLS || *startTLS) && *plain {
 		flags.Usage()
-		return errors.New("these arguments do not go together")
+		return errors.New("a host needs -user, and -user a host; -tls, -starttls and -plain exclude each other, so do -dir and -maildir; " +
+			"-delete needs -maildir and no -list")
 	}
 
 	opts := &pop3.Options{TLSConfig: &tls.Config{}}
@@ -268,7 +269,8 @@ func (j *job) save(m *pop3.Message, p *progress) error {
 	return err
 }
 
-// summary is the date, sender and subject of a message, if it has a header.
+// summary is the date, sender and subject of a message, if it has a header. An
+// encoded word in a charset that package mime does not know is shown as it is.
 func summary(r io.Reader) string {
 	var h mail.Header
 	// A MiB is ample for a header, and an end for one that has none.

@@ -237,6 +237,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range []string{
 		"localhost", "-user ada", "-user ada a b", "-nonsense", "-user ada -delete localhost", "-user ada -maildir x -dir y localhost",
 		"-user ada -maildir x -delete -list localhost", "-user ada -plain -tls localhost", "-user ada -plain -starttls localhost",
+		"-user ada -tls -starttls localhost",
 	} {
 		_, stderr, err := get(t.Context(), strings.Fields(args)...)
 		if err == nil || !strings.Contains(stderr, "Usage of popget") {
