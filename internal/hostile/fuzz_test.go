@@ -272,16 +272,11 @@ func listing[T any](line string, get func(context.Context, *pop3.Client) ([]T, e
 			return fmt.Sprint(list)
 		}
 		// Or is it just empty?
-		empty := false
-		r.try(func() {
-			r.command("STAT")
-			if text, refused := r.status(false); !refused {
-				count, _ := r.stat(text)
-				empty = count == 0
+		r.command("STAT")
+		if text, refused := r.status(false); !refused {
+			if count, _ := r.stat(text); count == 0 {
+				return fmt.Sprint(list)
 			}
-		})
-		if empty {
-			return fmt.Sprint(list)
 		}
 		return refusal(text)
 	}}
