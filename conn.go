@@ -360,24 +360,20 @@ func (c *Client) judge(verb string, number int, line []byte) (text []byte, err e
 	if status == wire.Malformed || status == wire.Continue && verb != "" {
 		return nil, c.broken(verb, number, ErrMalformed, line)
 	}
-	code, rest := "", ""
-	if status == wire.Refused {
-		// The code first: a secret that looks like one must not hide it.
-		code, rest = wire.Code(string(text))
-		rest = string(c.secrets.mask([]byte(rest)))
-		if !slices.Contains(codes, Code(code)) {
-			code = string(c.secrets.mask([]byte(code)))
-		}
-	}
-	text = c.secrets.mask(text)
+	masked := c.secrets.mask(text)
 	c.mu.Lock()
-	c.reply = append(c.reply[:0], text...)
+	c.reply = append(c.reply[:0], masked...)
 	c.mu.Unlock()
 	c.replied = true
-	if status == wire.Refused {
-		return nil, &Error{Command: verb, Number: number, Code: Code(code), Text: rest}
+	if status != wire.Refused {
+		return masked, nil
 	}
-	return text, nil
+	// The code before it is masked: a secret that looks like one must not hide it.
+	code, rest := wire.Code(string(text))
+	if !slices.Contains(codes, Code(code)) {
+		code = string(c.secrets.mask([]byte(code)))
+	}
+	return nil, &Error{Command: verb, Number: number, Code: Code(code), Text: string(c.secrets.mask([]byte(rest)))}
 }
 
 // isRefusal reports whether err is an ordinary -ERR, which is not wrapped here.
@@ -904,9 +900,10 @@ func (c *Client) runMessages(r *run, yield func(*Message, error) bool) (err erro
 			break
 		}
 		if !yield(m, refused) {
-			c.drainRun(r, m)
+			err = c.drainRun(r, m)
 			done = true
-			return nil
+			c.traceUnanswered(r, &err)
+			return nil // Err tells
 		}
 		err = m.leave()
 		r.octets += m.n
@@ -946,17 +943,16 @@ func (c *Client) nextMessage(r *run) (m *Message, refused, err error) {
 }
 
 // drainRun reads and throws away what a loop that was left has asked for.
-func (c *Client) drainRun(r *run, m *Message) {
+func (c *Client) drainRun(r *run, m *Message) (err error) {
 	by := c.drainTime()
 	for {
 		c.drainBy(by)
-		if m.leave() != nil || r.answered == r.sent {
-			return
+		if err = m.leave(); err != nil || r.answered == r.sent {
+			return err
 		}
 		c.drainBy(by)
-		var err error
 		if m, _, err = c.nextMessage(r); err != nil {
-			return
+			return err
 		}
 	}
 }

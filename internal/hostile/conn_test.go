@@ -162,6 +162,16 @@ func TestTraceOfFailure(t *testing.T) {
 	if !slices.Equal(started, done) || len(done) != 5 {
 		t.Errorf("started %q, done %q", started, done)
 	}
+	// The same where the loop is left and the drain fails.
+	started, done = nil, nil
+	c, _ = connect(t, opts, replies(map[string]string{"CAPA": pipelining, "RETR": "+OK\r\n"}))
+	for range c.RetrAll(t.Context(), numbers(4)) {
+		c.Close()
+		break
+	}
+	if !slices.Equal(started, done) || len(done) != 5 {
+		t.Errorf("loop left: started %q, done %q", started, done)
+	}
 
 	script, err := pop3test.ParseScript("broken", []byte("S: +OK ready\nC: CAPA\nS: +OK\nS: TOP\nS: UIDL\nSq: \"SA\"\nclose\n"))
 	if err != nil {
