@@ -498,7 +498,7 @@ func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
 // capa is Capa within an exchange.
 func (c *Client) capa() (Capabilities, error) {
 	caps := make(Capabilities)
-	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(int) {}, func(row string) bool {
+	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(int) {}, func(row string, _ bool) bool {
 		if words := strings.Fields(row); len(words) > 0 {
 			name := strings.ToUpper(words[0])
 			caps[name] = append(caps[name], words[1:]...)
@@ -557,7 +557,7 @@ type Language struct {
 // the server has. It is valid in any state. (RFC 6856 section 3.)
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	var langs []Language
-	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(int) {}, func(row string) bool {
+	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(int) {}, func(row string, _ bool) bool {
 		tag, description := wire.Field(strings.Trim(row, " \t"))
 		langs = append(langs, Language{tag, description})
 		return tag != ""
@@ -569,7 +569,7 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 }
 
 // list sends a command whose reply is a listing.
-func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n int), row func(row string) bool) error {
+func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n int), row func(row string, plain bool) bool) error {
 	if err := c.begin(ctx, cmd.Verb); err != nil {
 		return err
 	}
@@ -640,7 +640,7 @@ func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	var infos []MessageInfo
 	if err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(n int) {
 		infos = make([]MessageInfo, 0, n)
-	}, func(row string) bool {
+	}, func(row string, _ bool) bool {
 		n, size, ok := wire.Scan(row)
 		infos = append(infos, MessageInfo{n, size})
 		return ok
@@ -678,8 +678,8 @@ func (c *Client) UIDLAll(ctx context.Context) ([]MessageUID, error) {
 	var uids []MessageUID
 	if err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(n int) {
 		uids = make([]MessageUID, 0, n)
-	}, func(row string) bool {
-		n, uid, ok := wire.UID(row)
+	}, func(row string, plain bool) bool {
+		n, uid, ok := wire.UID(row, plain)
 		uids = append(uids, MessageUID{n, uid})
 		return ok
 	}); err != nil {

@@ -448,7 +448,7 @@ func (c *Client) roundTrip(cmd *command, parse func(text []byte) bool) (err erro
 // rows sends a command and reads its reply, a listing of at most limit octets,
 // within an exchange. count is told how many rows there are at the most, and row
 // gets each and must accept it.
-func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row string) bool) (err error) {
+func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row string, plain bool) bool) (err error) {
 	var octets int64
 	start := c.traceStart(cmd)
 	defer c.traceDone(cmd.Verb, cmd.Number(), start, &octets, &err)
@@ -471,13 +471,13 @@ func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row s
 		return c.broken(cmd.Verb, 0, err, nil)
 	}
 	count(listing.Len())
-	for r := range listing.Rows() {
+	for r, plain := range listing.Rows() {
 		octets += int64(len(r))
 		c.traceReceived(r)
 		if len(r) > wire.MaxRow {
 			return c.broken(cmd.Verb, 0, fmt.Errorf("%w: row of more than %d octets", ErrTooLarge, wire.MaxRow), nil)
 		}
-		if !row(r) {
+		if !row(r, plain) {
 			return c.broken(cmd.Verb, 0, ErrMalformed, []byte(r))
 		}
 	}
@@ -721,7 +721,7 @@ const maxAhead = 16 << 10
 // trip to be busy, b octets of replies must be asked for at any time; 4 MiB are
 // 100 ms at 335 Mbit/s. With messages of a mean size of s, these are 4 MiB/s
 // commands: 4 for 1 MiB, 512 for 8 KiB and less (a command is about 10 octets,
-// so 512 stay well below maxAhead). Before the first reply s is not known, and 8
+// so 512 stay below maxAhead). Before the first reply s is not known, and 8
 // are a guess that costs one round trip where it is too low.
 const (
 	firstWindow = 8
@@ -738,7 +738,7 @@ type run struct {
 	window  int   // 0 adapts
 
 	sent, answered int
-	ahead          int         // octets of the commands between
+	most           int         // of the commands between, for maxAhead's sake
 	octets         int64       // of message text in the replies so far
 	starts         []time.Time // of the commands between, for Trace
 
@@ -754,12 +754,15 @@ func (r *run) command(i int) command {
 
 // check checks all commands before any is sent.
 func (r *run) check() error {
+	longest := 1
 	for i := range r.numbers {
 		cmd := r.command(i)
 		if err := check(&cmd); err != nil {
 			return err
 		}
+		longest = max(longest, cmd.Len())
 	}
+	r.most = maxAhead / longest
 	return nil
 }
 
@@ -767,12 +770,12 @@ func (r *run) check() error {
 func (r *run) size() int {
 	switch {
 	case r.window > 0:
-		return r.window
+		return min(r.window, r.most)
 	case r.answered == 0:
 		return firstWindow
 	}
 	mean := max(r.octets/int64(r.answered), 1)
-	return int(min(max(aimAhead/mean, minWindow), maxWindow))
+	return min(int(min(max(aimAhead/mean, minWindow), maxWindow)), r.most)
 }
 
 // pipelines decides whether a run may send ahead, and asks CAPA if nothing is
@@ -809,10 +812,6 @@ func (c *Client) refill(r *run) error {
 	}
 	for r.sent < len(r.numbers) && r.sent-r.answered < size {
 		cmd := r.command(r.sent)
-		length := cmd.Len()
-		if r.ahead+length > maxAhead {
-			break
-		}
 		if start := c.traceStart(&cmd); !start.IsZero() {
 			r.starts = append(r.starts, start)
 		}
@@ -825,7 +824,6 @@ func (c *Client) refill(r *run) error {
 			c.deletions++
 		}
 		c.queue(&cmd)
-		r.ahead += length
 		r.sent++
 	}
 	if r.sent == first {
@@ -847,7 +845,6 @@ func (c *Client) refill(r *run) error {
 // next takes the reply to the next command off the list of those awaited.
 func (r *run) next() (cmd command, start time.Time) {
 	cmd = r.command(r.answered)
-	r.ahead -= cmd.Len()
 	r.answered++
 	if len(r.starts) > 0 {
 		start, r.starts = r.starts[0], r.starts[1:]

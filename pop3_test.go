@@ -2549,9 +2549,9 @@ func TestWindow(t *testing.T) {
 			if unanswered += len(conn.take()); unanswered > 16<<10 || unanswered <= 16<<10-length {
 				t.Errorf("%d octets are unanswered", unanswered)
 			}
-			// Half a window of 2^30 is always free.
-			io.WriteString(peer, answers(100, 0))
-			unanswered -= 100 * length
+			const half = 16 << 10 / length / 2
+			io.WriteString(peer, answers(half, 0))
+			unanswered -= half * length
 		}
 		c.Close()
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -191,7 +192,7 @@ func TestBadNumbers(t *testing.T) {
 	t.Parallel()
 	c, p := connect(t, nil, replies(nil))
 	ctx := t.Context()
-	for _, n := range []int{0, -1, -1 << 62} {
+	for _, n := range []int{0, -1, math.MinInt} {
 		_, list := c.List(ctx, n)
 		_, uidl := c.UIDL(ctx, n)
 		_, retr := c.Retr(ctx, n)
@@ -405,8 +406,8 @@ func TestBadWriter(t *testing.T) {
 		{-1, nil, io.ErrShortWrite, "0123456789\r\n"},
 		{3, boom, boom, "3456789\r\n"},
 		{3, nil, io.ErrShortWrite, "3456789\r\n"},
-		{1 << 40, boom, boom, ""},
-		{1 << 40, nil, nil, ""},
+		{math.MaxInt, boom, boom, ""},
+		{math.MaxInt, nil, nil, ""},
 	} {
 		m, err := c.Retr(t.Context(), 1)
 		if err != nil {

@@ -67,7 +67,7 @@ type step struct {
 
 // Bounds of what a step sends, so that no script goes on for ever.
 const (
-	maxRepeat  = 1 << 31
+	maxRepeat  = 1<<31 - 1
 	maxSegment = 16 << 20 // is held in memory
 )
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"strings"
 )
 
@@ -148,12 +149,13 @@ func Octets(text string) int64 {
 	for len(text) > 0 {
 		var word string
 		word, text = Field(text)
-		if unit := strings.TrimLeft(word, "("); len(unit) >= 4 && (strings.EqualFold(unit[:4], "OCTE") || strings.EqualFold(unit[:4], "BYTE")) {
+		word = strings.TrimLeft(word, "(")
+		if len(word) >= 4 && (strings.EqualFold(word[:4], "OCTE") || strings.EqualFold(word[:4], "BYTE")) {
 			if n, ok := number(prev); ok {
 				return n
 			}
 		}
-		prev = strings.TrimLeft(word, "(")
+		prev = word
 	}
 	return -1
 }
@@ -183,8 +185,8 @@ func Scan(row string) (n int, octets int64, ok bool) {
 
 // UID reads a unique-id listing: RFC 1939 section 7, UIDL. The unique-id may be
 // longer than the RFC's 70 octets, hold spaces and 8-bit octets, as real ones
-// do.
-func UID(row string) (n int, uid string, ok bool) {
+// do. A row that is plain is known to hold no control octet.
+func UID(row string, plain bool) (n int, uid string, ok bool) {
 	// What nearly all rows are: digits that do not overflow, a space, printable
 	// octets.
 	v, i := 0, 0
@@ -194,7 +196,7 @@ func UID(row string) (n int, uid string, ok bool) {
 	}
 	if v > 0 && i+1 < len(row) && row[i] == ' ' && !blank(row[i+1]) && !blank(row[len(row)-1]) {
 		uid = row[i+1:]
-		return v, uid, validUID(uid)
+		return v, uid, plain || validUID(uid)
 	}
 	word, uid := Field(strings.Trim(row, blanks))
 	n, ok = messageNumber(word)
@@ -213,22 +215,24 @@ func OneUID(text string, n int) (uid string, ok bool) {
 
 // validUID reports whether uid has no control octet.
 func validUID(uid string) bool {
+	return len(uid) > 0 && control(uid) == len(uid)
+}
+
+// control returns the place of the first control octet in s, or len(s).
+func control(s string) int {
 	const ones = 0x0101010101010101
-	b := uid
-	for ; len(b) >= 8; b = b[8:] {
-		x := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
-			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56 // one load
+	i := 0
+	for ; i <= len(s)-8; i += 8 {
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56 // one load
 		del := x ^ 0x7F*ones
-		// The high bit of an octet of x-n*ones &^ x tells of one less than n, or
-		// of a neighbour of such.
-		if ((x-' '*ones)&^x|(del-ones)&^del)&(0x80*ones) != 0 {
-			return false
+		// The lowest high bit of an octet of x-n*ones &^ x tells of one less than n.
+		if m := ((x-' '*ones)&^x | (del-ones)&^del) & (0x80 * ones); m != 0 {
+			return i + bits.TrailingZeros64(m)/8
 		}
 	}
-	for i := range len(b) {
-		if b[i] < ' ' || b[i] == 0x7F {
-			return false
-		}
+	for i < len(s) && s[i] >= ' ' && s[i] != 0x7F {
+		i++
 	}
-	return len(uid) > 0
+	return i
 }

@@ -122,23 +122,36 @@ func (l *Listing) hasLongRow(rows string) bool {
 // Len is the number of rows, or a little more.
 func (l *Listing) Len() int { return l.lines }
 
-// Rows returns an iterator over the rows, without line ends.
-func (l *Listing) Rows() iter.Seq[string] {
-	return func(yield func(string) bool) {
+// Rows returns an iterator over the rows, without line ends. A row is plain if it
+// is known to hold no control octet.
+func (l *Listing) Rows() iter.Seq2[string, bool] {
+	return func(yield func(row string, plain bool) bool) {
 		for _, s := range l.blocks {
-			for n := 0; n < len(s); {
-				n += strings.IndexByte(s[n:], '\n') + 1
-				row := s[:n-1]
-				if len(row) > 0 && row[len(row)-1] == '\r' {
-					row = row[:len(row)-1]
-				} else if !l.lf {
-					continue
+			for len(s) > 0 {
+				n, next := control(s), 0
+				plain := n+1 < len(s) && s[n] == '\r' && s[n+1] == '\n'
+				if plain {
+					next = n + len("\r\n")
+				} else {
+					n, next = l.end(s)
 				}
-				if !yield(row) {
+				if !yield(s[:n], plain) {
 					return
 				}
-				s, n = s[n:], 0
+				s = s[next:]
 			}
+		}
+	}
+}
+
+// end returns the length of the first row of s and the place of the next.
+func (l *Listing) end(s string) (n, next int) {
+	for {
+		next += strings.IndexByte(s[next:], '\n') + 1
+		if next > 1 && s[next-2] == '\r' {
+			return next - 2, next
+		} else if l.lf {
+			return next - 1, next
 		}
 	}
 }

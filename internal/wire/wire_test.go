@@ -237,7 +237,7 @@ func TestNumbers(t *testing.T) {
 		{"Stat", Stat, "0 0 octets", 0, 0, true},
 		{"Stat", Stat, "14600000\t5", 14_600_000, 5, true},
 		{"Stat", Stat, "2 -320", 2, -1, true},
-		{"Stat", Stat, "9223372036854775807 9223372036854775807", math.MaxInt, math.MaxInt64, true},
+		{"Stat", Stat, strconv.Itoa(math.MaxInt) + " 9223372036854775807", math.MaxInt, math.MaxInt64, true},
 		{"Stat", Stat, "9223372036854775808 1", 0, 0, false},
 		{"Stat", Stat, "1 9223372036854775808", 0, 0, false},
 		{"Stat", Stat, "1 18446744073709551617", 0, 0, false},
@@ -290,7 +290,7 @@ func TestUID(t *testing.T) {
 		"1 a\tb":                     {}, // a tab inside is a control octet
 		"1 a\x7f":                    {},
 	} {
-		n, uid, ok := UID(row)
+		n, uid, ok := UID(row, false)
 		if ok != (want.n > 0) || ok && (n != want.n || uid != want.uid) {
 			t.Errorf("UID(%q) = %d, %q, %t, want %d, %q", row, n, uid, ok, want.n, want.uid)
 		}
@@ -319,6 +319,8 @@ func TestUID(t *testing.T) {
 	}
 }
 
+func isControl(r rune) bool { return r < ' ' || r == 0x7F }
+
 // Rows of octets that matter, beside a slow and obvious reading of them.
 func TestRandomRows(t *testing.T) {
 	near := []string{"0", "1", "9", "922337203685477580", "7", "8", "-", " ", " ", "\t", "a", "\x1f", "\x7f", "\x80", "\xff", "\x9f", "/", ":", "abcdefg"}
@@ -338,8 +340,8 @@ func TestRandomRows(t *testing.T) {
 		}
 		want, wantOK := number(word)
 		uid := strings.Trim(strings.Trim(row, " \t")[len(word):], " \t")
-		uidOK := wantOK && want > 0 && uid != "" && !strings.ContainsFunc(uid, func(r rune) bool { return r < ' ' || r == 0x7F })
-		if n, got, ok := UID(row); ok != uidOK || ok && (int64(n) != want || got != uid) {
+		uidOK := wantOK && want > 0 && want <= math.MaxInt && uid != "" && !strings.ContainsFunc(uid, isControl)
+		if n, got, ok := UID(row, control(row) == len(row)); ok != uidOK || ok && (int64(n) != want || got != uid) {
 			t.Errorf("UID(%q) = %d, %q, %t, want %d, %q, %t", row, n, got, ok, want, uid, uidOK)
 		}
 		word, _, _ = strings.Cut(strings.Trim(rest, " "), " ")
@@ -347,7 +349,7 @@ func TestRandomRows(t *testing.T) {
 		if strings.HasPrefix(word, "-") {
 			size = -1
 		}
-		sizeOK = sizeOK && wantOK && want > 0
+		sizeOK = sizeOK && wantOK && want > 0 && want <= math.MaxInt
 		if n, got, ok := Scan(row); ok != sizeOK || ok && (int64(n) != want || got != size) {
 			t.Errorf("Scan(%q) = %d, %d, %t, want %d, %d, %t", row, n, got, ok, want, size, sizeOK)
 		}
@@ -610,7 +612,12 @@ func readRows(d *DotReader, limit int) (rows []string, progress int, err error) 
 	if err != nil {
 		return nil, progress, err
 	}
-	rows = slices.Collect(l.Rows())
+	for row, plain := range l.Rows() {
+		rows = append(rows, row)
+		if plain != !strings.ContainsFunc(row, isControl) && !d.LF {
+			err = fmt.Errorf("%q is plain: %t", row, plain)
+		}
+	}
 	if l.Len() < len(rows) {
 		err = fmt.Errorf("Len %d of %d rows", l.Len(), len(rows))
 	}
@@ -745,6 +752,31 @@ func TestRowOctets(t *testing.T) {
 	}
 }
 
+// At any place, among octets that are near, and not outside of the slice.
+func TestNextDot(t *testing.T) {
+	for _, fill := range []string{"a", ".", "\n", "\r", "\x8a\xae", "..\x00\xff"} {
+		for size := range 100 {
+			for at := range size + 2 { // of the LF
+				all := []byte(strings.Repeat(fill, size+2))[:size+2]
+				if fill != "\n" && fill != "." {
+					all[0], all[size], all[size+1] = '\n', '\n', '.'
+				}
+				copy(all[at:], "\n.")
+				buf := all[1 : size+1]
+				for i := 1; i <= size; i++ {
+					want := size
+					if k := bytes.Index(buf[i-1:], []byte("\n.")); k >= 0 {
+						want = i + k
+					}
+					if got := nextDot(buf, i); got != want {
+						t.Fatalf("nextDot(%q, %d) = %d, want %d", buf, i, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
 func FuzzDotReader(f *testing.F) {
 	for i, seed := range dotSeeds {
 		f.Add([]byte(seed), i%2 == 0, uint64(i))
@@ -810,18 +842,15 @@ func FuzzReply(f *testing.F) {
 				t.Errorf("Scan: %d, %d, then %d, %d, %t", n, size, again, size2, ok)
 			}
 		}
-		control := func(s string) bool {
-			return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7F })
-		}
-		if n, uid, ok := UID(string(data)); ok && (n < 1 || len(uid) == 0 || control(uid) || !trimmed([]byte(uid))) {
+		if n, uid, ok := UID(string(data), false); ok && (n < 1 || len(uid) == 0 || strings.ContainsFunc(uid, isControl) || !trimmed([]byte(uid))) {
 			t.Errorf("UID: %d, %q", n, uid)
 		} else if ok {
-			again, uid2, ok := UID(fmt.Sprintf("%d %s", n, uid))
+			again, uid2, ok := UID(fmt.Sprintf("%d %s", n, uid), true)
 			if again != n || uid != uid2 || !ok {
 				t.Errorf("UID: %d, %q, then %d, %q, %t", n, uid, again, uid2, ok)
 			}
 		}
-		if uid, ok := OneUID(string(text), 2); ok && (len(uid) == 0 || control(uid)) {
+		if uid, ok := OneUID(string(text), 2); ok && (len(uid) == 0 || strings.ContainsFunc(uid, isControl)) {
 			t.Errorf("OneUID: %q", uid)
 		}
 		if !bytes.Equal(data, kept) {
@@ -934,8 +963,8 @@ func BenchmarkRows(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for row := range l.Rows() {
-			if _, _, ok := UID(row); !ok {
+		for row, plain := range l.Rows() {
+			if _, _, ok := UID(row, plain); !ok {
 				b.Fatal(row)
 			}
 		}
