@@ -498,12 +498,14 @@ func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
 // capa is Capa within an exchange.
 func (c *Client) capa() (Capabilities, error) {
 	caps := make(Capabilities)
-	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(int) {}, func(row string, _ bool) bool {
-		if words := strings.Fields(row); len(words) > 0 {
-			name := strings.ToUpper(words[0])
-			caps[name] = append(caps[name], words[1:]...)
+	err := c.rows(&command{Verb: "CAPA"}, wire.MaxAnswer, func(l *wire.Listing) (bad string, ok bool) {
+		for row := range l.Rows() {
+			if words := strings.Fields(row); len(words) > 0 {
+				name := strings.ToUpper(words[0])
+				caps[name] = append(caps[name], words[1:]...)
+			}
 		}
-		return true
+		return "", true
 	})
 	if err != nil {
 		caps = nil
@@ -557,10 +559,15 @@ type Language struct {
 // the server has. It is valid in any state. (RFC 6856 section 3.)
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	var langs []Language
-	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(int) {}, func(row string, _ bool) bool {
-		tag, description := wire.Field(strings.Trim(row, " \t"))
-		langs = append(langs, Language{tag, description})
-		return tag != ""
+	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(l *wire.Listing) (bad string, ok bool) {
+		for row := range l.Rows() {
+			tag, description := wire.Field(strings.Trim(row, " \t"))
+			if tag == "" {
+				return row, false
+			}
+			langs = append(langs, Language{tag, description})
+		}
+		return "", true
 	})
 	if err != nil {
 		return nil, err
@@ -569,12 +576,12 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 }
 
 // list sends a command whose reply is a listing.
-func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n int), row func(row string, plain bool) bool) error {
+func (c *Client) list(ctx context.Context, cmd *command, limit int, parse func(*wire.Listing) (bad string, ok bool)) error {
 	if err := c.begin(ctx, cmd.Verb); err != nil {
 		return err
 	}
 	defer c.end()
-	err := c.rows(cmd, limit, count, row)
+	err := c.rows(cmd, limit, parse)
 	if isRefusal(err) && cmd.Verb != "LANG" {
 		// Some servers refuse to list an empty maildrop.
 		messages := -1
@@ -584,7 +591,7 @@ func (c *Client) list(ctx context.Context, cmd *command, limit int, count func(n
 		})
 		switch {
 		case statErr == nil && messages == 0:
-			count(0)
+			parse(new(wire.Listing))
 			return nil
 		case statErr != nil && !isRefusal(statErr):
 			return statErr
@@ -638,13 +645,18 @@ func (c *Client) List(ctx context.Context, number int) (MessageInfo, error) {
 // 5.)
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	var infos []MessageInfo
-	if err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(n int) {
-		infos = make([]MessageInfo, 0, n)
-	}, func(row string, _ bool) bool {
-		n, size, ok := wire.Scan(row)
-		infos = append(infos, MessageInfo{n, size})
-		return ok
-	}); err != nil {
+	err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(l *wire.Listing) (bad string, ok bool) {
+		infos = make([]MessageInfo, 0, l.Len())
+		for row := range l.Rows() {
+			n, size, ok := wire.Scan(row)
+			if !ok {
+				return row, false
+			}
+			infos = append(infos, MessageInfo{n, size})
+		}
+		return "", true
+	})
+	if err != nil {
 		return nil, err
 	}
 	return infos, nil
@@ -676,13 +688,18 @@ func (c *Client) UIDL(ctx context.Context, number int) (MessageUID, error) {
 // strings.Clone of it.
 func (c *Client) UIDLAll(ctx context.Context) ([]MessageUID, error) {
 	var uids []MessageUID
-	if err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(n int) {
-		uids = make([]MessageUID, 0, n)
-	}, func(row string, plain bool) bool {
-		n, uid, ok := wire.UID(row, plain)
-		uids = append(uids, MessageUID{n, uid})
-		return ok
-	}); err != nil {
+	err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(l *wire.Listing) (bad string, ok bool) {
+		uids = make([]MessageUID, 0, l.Len())
+		for row, plain := range l.Rows() {
+			n, uid, ok := wire.UID(row, plain)
+			if !ok {
+				return row, false
+			}
+			uids = append(uids, MessageUID{n, uid})
+		}
+		return "", true
+	})
+	if err != nil {
 		return nil, err
 	}
 	return uids, nil

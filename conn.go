@@ -446,9 +446,8 @@ func (c *Client) roundTrip(cmd *command, parse func(text []byte) bool) (err erro
 }
 
 // rows sends a command and reads its reply, a listing of at most limit octets,
-// within an exchange. count is told how many rows there are at the most, and row
-// gets each and must accept it.
-func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row string, plain bool) bool) (err error) {
+// within an exchange. parse gets it and tells of a row that is bad.
+func (c *Client) rows(cmd *command, limit int, parse func(*wire.Listing) (bad string, ok bool)) (err error) {
 	var octets int64
 	start := c.traceStart(cmd)
 	defer c.traceDone(cmd.Verb, cmd.Number(), start, &octets, &err)
@@ -464,24 +463,19 @@ func (c *Client) rows(cmd *command, limit int, count func(n int), row func(row s
 	}
 	c.readBy = time.Time{}
 	listing, err := wire.ReadListing(&wire.DotReader{R: c.text.R, LF: lf}, limit, func() { c.readBy = time.Time{} })
-	if err != nil {
-		for r := range listing.Rows() {
-			c.traceReceived(r)
+	if c.opts.Trace != &noTrace {
+		for row := range listing.Rows() {
+			octets += int64(len(row))
+			c.traceReceived(row)
 		}
+	}
+	if err != nil {
 		return c.broken(cmd.Verb, 0, err, nil)
 	}
-	count(listing.Len())
-	for r, plain := range listing.Rows() {
-		octets += int64(len(r))
-		c.traceReceived(r)
-		if len(r) > wire.MaxRow {
-			return c.broken(cmd.Verb, 0, fmt.Errorf("%w: row of more than %d octets", ErrTooLarge, wire.MaxRow), nil)
-		}
-		if !row(r, plain) {
-			return c.broken(cmd.Verb, 0, ErrMalformed, []byte(r))
-		}
-	}
 	c.traceReceived(".")
+	if bad, ok := parse(listing); !ok {
+		return c.broken(cmd.Verb, 0, ErrMalformed, []byte(bad))
+	}
 	c.arrived()
 	return nil
 }

@@ -105,16 +105,23 @@ func (l *Listing) endOctets(s string) int {
 	return 2 * crlf
 }
 
-// hasLongRow looks for a row that is too long, in steps of the longest that is
-// not.
+// hasLongRow looks for a row that is too long. If all line ends are as long, it
+// takes steps of the longest that is not.
 func (l *Listing) hasLongRow(rows string) bool {
 	const longest = MaxRow + len("\r\n")
-	for len(rows) > longest {
+	for !l.lf && len(rows) > longest {
 		n := l.lastEnd(rows[:longest])
 		if n == 0 {
 			return true
 		}
 		rows = rows[n:]
+	}
+	for l.lf && rows != "" {
+		n, next := l.end(rows)
+		if n > MaxRow {
+			return true
+		}
+		rows = rows[next:]
 	}
 	return false
 }

@@ -724,6 +724,17 @@ func TestRowBounds(t *testing.T) {
 			}
 		})
 	}
+	for _, end := range []string{"\n", "\r\n"} { // behind a status line that ended with LF
+		for n, want := range map[int]error{MaxRow: nil, MaxRow + 1: ErrTooLarge} {
+			for _, others := range []string{"", strings.Repeat(x(9)+"\n", 500)} {
+				data := others + x(n) + end + others + ".\n"
+				_, _, err := readRows(&DotReader{R: bufio.NewReaderSize(strings.NewReader(data), ReadBuffer), LF: true}, MaxListing)
+				if !errors.Is(err, want) {
+					t.Errorf("row of %d ended with %q among %d octets: %v", n, end, len(data), err)
+				}
+			}
+		}
+	}
 }
 
 // The octets of rows count, their line ends do not, however they come.
