@@ -206,11 +206,12 @@ func (c *Client) fail(verb string, err error) error {
 // failure is why a call in progress cannot go on, or nil.
 func (c *Client) failure(verb string) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == ErrClosed {
+	err := c.err
+	c.mu.Unlock()
+	if err == ErrClosed {
 		return &closedError{verb, ErrClosed}
 	}
-	return c.err
+	return err
 }
 
 // interrupted is failure in the middle of an exchange: it does not wait for the
