@@ -14,6 +14,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -1870,6 +1871,33 @@ func TestAPOP(t *testing.T) {
 		wantIs(t, "StartTLS", c.StartTLS(t.Context(), pop3test.ScriptTLS()))
 		wantIs(t, "APOP", c.APOP(t.Context(), "mrose", "tanstaaf"))
 	})
+}
+
+// In FIPS 140-only mode MD5 panics, unless it is asked first.
+func TestMD5NotAllowed(t *testing.T) {
+	const mode = "fips140=only"
+	if os.Getenv("GODEBUG") != mode {
+		if runtime.GOOS != "linux" {
+			t.Skip("the mode is not everywhere")
+		}
+		t.Parallel()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "GODEBUG="+mode)
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	c, conn := serve(t, nil, "C: AUTH CRAM-MD5\nS: + PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+\nC: *\nS: -ERR\n")
+	for _, err := range []error{
+		c.APOP(t.Context(), "mrose", "tanstaaf"),
+		c.Auth(t.Context(), CRAMMD5Auth("tim", "tanstaaftanstaaf")),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "MD5 is not allowed") {
+			t.Error(err)
+		}
+	}
+	wantUsable(t, c, conn)
 }
 
 func TestStartTLS(t *testing.T) {

@@ -149,6 +149,9 @@ func CRAMMD5(username, secret string) Exchange {
 			if len(challenge) == 0 {
 				return nil, m.errorf("empty challenge")
 			}
+			if _, err := md5.New().Write(challenge); err != nil { // FIPS 140-only mode, where hmac.New panics
+				return nil, m.errorf("%w", err)
+			}
 			h := hmac.New(md5.New, []byte(secret))
 			h.Write(challenge)
 			return []byte(username + " " + hex.EncodeToString(h.Sum(nil))), nil
