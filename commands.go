@@ -142,7 +142,8 @@ func PlainAuth(identity, username, password string) SASL {
 	return sasl.Plain(identity, username, password)
 }
 
-// LoginAuth is the LOGIN mechanism, which has no RFC and does what PLAIN does.
+// LoginAuth is the LOGIN mechanism, which has no RFC (draft-murchison-sasl-login)
+// and does what PLAIN does.
 func LoginAuth(username, password string) SASL { return sasl.Login(username, password) }
 
 // CRAMMD5Auth is the CRAM-MD5 mechanism (RFC 2195): the secret is not sent, but
@@ -174,8 +175,8 @@ func SCRAMSHA256PlusAuth(username, password string, state tls.ConnectionState) S
 	return sasl.SCRAMSHA256Plus(username, password, state)
 }
 
-// XOAuth2Auth is the XOAUTH2 mechanism of Gmail and Exchange Online, with an
-// OAuth 2.0 access token. If the server refuses the token, the status it gives
+// XOAuth2Auth is the XOAUTH2 mechanism of Gmail and Exchange Online, which has no
+// RFC, with an OAuth 2.0 access token. If the server refuses the token, the status it gives
 // is part of the error's text.
 func XOAuth2Auth(username, token string) SASL { return sasl.XOAuth2(username, token) }
 
@@ -188,7 +189,8 @@ func OAuthBearerAuth(username, token string) SASL { return sasl.OAuthBearer(user
 func ExternalAuth(identity string) SASL { return sasl.External(identity) }
 
 // AnonymousAuth is the ANONYMOUS mechanism (RFC 4505). trace may tell the server
-// who it is, such as a mail address, or be "".
+// who it is, such as a mail address, or be ""; one of more than 255 characters, or
+// that is not UTF-8, is an error of Auth.
 func AnonymousAuth(trace string) SASL { return sasl.Anonymous(trace) }
 
 // maxChallenges ends an exchange in which the server never comes to an end. The
@@ -366,8 +368,8 @@ func (c *Client) cancelAuth(cmd *command, err error) error {
 
 // withStatus adds to a refusal what the server told about the bearer token.
 func withStatus(err error, s SASL) {
-	var refused *Error
-	if b, ok := s.(sasl.Bearer); ok && errors.As(err, &refused) && b.Status() != "" {
+	if b, ok := s.(sasl.Bearer); ok && b.Status() != "" {
+		refused := err.(*Error)
 		refused.Text = strings.TrimSpace(refused.Text + " (status " + b.Status() + ")")
 	}
 }
@@ -395,7 +397,7 @@ func (s *secrets) addResponse(response []byte) {
 // see [Client.APOP] and [Client.Auth]. For a server that cannot bear CAPA, use
 // [Client.User] and [Client.Pass].
 func (c *Client) Login(ctx context.Context, username, password string) error {
-	const verb = "LOGIN"
+	const verb = "login"
 	user := &command{Verb: "USER", Args: []string{username}}
 	pass := &command{Verb: "PASS", Args: []string{password}, Secret: true}
 	for _, cmd := range []*command{user, pass} {
@@ -439,7 +441,7 @@ func (c *Client) Login(ctx context.Context, username, password string) error {
 // arguments. A nil map is a server that offers nothing. (RFC 2449 section 5.)
 type Capabilities map[string][]string
 
-// Has reports whether the server lists name, in any case.
+// Has reports whether the server lists name, in any case. (RFC 2449 section 5.)
 func (c Capabilities) Has(name string) bool {
 	_, ok := c[strings.ToUpper(name)]
 	return ok
@@ -553,7 +555,8 @@ func (c *Client) Lang(ctx context.Context, tag string) (selected string, err err
 	return selected, err
 }
 
-// A Language is a language in which a server can write its replies.
+// A Language is a language in which a server can write its replies. (RFC 6856
+// section 3.2.)
 type Language struct {
 	Tag         string // for Lang
 	Description string // in the language itself, or ""
@@ -563,7 +566,12 @@ type Language struct {
 // the server has. It is valid in any state. (RFC 6856 section 3.)
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	var langs []Language
-	err := c.list(ctx, &command{Verb: "LANG"}, wire.MaxAnswer, func(l *wire.Listing) (bad string, ok bool) {
+	cmd := &command{Verb: "LANG"}
+	if err := c.begin(ctx, cmd.Verb); err != nil {
+		return nil, err
+	}
+	defer c.end()
+	err := c.rows(cmd, wire.MaxAnswer, func(l *wire.Listing) (bad string, ok bool) {
 		for row := range l.Rows() {
 			tag, description := wire.Field(strings.Trim(row, " \t"))
 			if tag == "" {
@@ -579,15 +587,16 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	return langs, nil
 }
 
-// list sends a command whose reply is a listing.
-func (c *Client) list(ctx context.Context, cmd *command, limit int, parse func(*wire.Listing) (bad string, ok bool)) error {
+// list sends a command that lists the messages. Some servers refuse to list an
+// empty maildrop: whether it is that tells STAT.
+func (c *Client) list(ctx context.Context, verb string, parse func(*wire.Listing) (bad string, ok bool)) error {
+	cmd := &command{Verb: verb}
 	if err := c.begin(ctx, cmd.Verb); err != nil {
 		return err
 	}
 	defer c.end()
-	err := c.rows(cmd, limit, parse)
-	if isRefusal(err) && cmd.Verb != "LANG" {
-		// Some servers refuse to list an empty maildrop.
+	err := c.rows(cmd, wire.MaxListing, parse)
+	if isRefusal(err) {
 		messages := -1
 		statErr := c.roundTrip(&command{Verb: "STAT"}, func(text []byte) (ok bool) {
 			messages, _, ok = wire.Stat(string(text))
@@ -616,13 +625,13 @@ func (c *Client) Stat(ctx context.Context) (count int, size int64, err error) {
 	return count, size, err
 }
 
-// MessageInfo is a scan listing.
+// MessageInfo is a scan listing. (RFC 1939 section 5, LIST.)
 type MessageInfo struct {
 	Number int   // message number
 	Size   int64 // octets, by the server's count, which may be off; -1 if it has overflowed
 }
 
-// MessageUID is a unique-id listing.
+// MessageUID is a unique-id listing. (RFC 1939 section 7, UIDL.)
 type MessageUID struct {
 	Number int    // message number
 	UID    string // unique-id
@@ -649,7 +658,7 @@ func (c *Client) List(ctx context.Context, number int) (MessageInfo, error) {
 // 5.)
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	var infos []MessageInfo
-	err := c.list(ctx, &command{Verb: "LIST"}, wire.MaxListing, func(l *wire.Listing) (bad string, ok bool) {
+	err := c.list(ctx, "LIST", func(l *wire.Listing) (bad string, ok bool) {
 		infos = make([]MessageInfo, 0, l.Len())
 		for row := range l.Rows() {
 			n, size, ok := wire.Scan(row)
@@ -692,7 +701,7 @@ func (c *Client) UIDL(ctx context.Context, number int) (MessageUID, error) {
 // strings.Clone of it.
 func (c *Client) UIDLAll(ctx context.Context) ([]MessageUID, error) {
 	var uids []MessageUID
-	err := c.list(ctx, &command{Verb: "UIDL"}, wire.MaxListing, func(l *wire.Listing) (bad string, ok bool) {
+	err := c.list(ctx, "UIDL", func(l *wire.Listing) (bad string, ok bool) {
 		uids = make([]MessageUID, 0, l.Len())
 		for row, plain := range l.Rows() {
 			n, uid, ok := wire.UID(row, plain)

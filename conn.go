@@ -486,9 +486,8 @@ func (c *Client) rows(cmd *command, limit int, parse func(*wire.Listing) (bad st
 //
 // It holds the connection until Read has returned io.EOF, WriteTo nil, or Close
 // was called; until then the [Client] is busy. The context of the call that
-// returned it bounds the reading too.
-// A Message from RetrAll or TopAll is valid for its step of the loop. Use a
-// Message from one goroutine at a time.
+// returned it bounds the reading too. A Message from RetrAll or TopAll is valid
+// for its step of the loop. Use a Message from one goroutine at a time.
 type Message struct {
 	// Number is the message number.
 	Number int
@@ -714,7 +713,7 @@ const maxAhead = 16 << 10
 
 // The window of Options.Window 0. For a link that carries b octets in a round
 // trip to be busy, b octets of replies must be asked for at any time; 4 MiB are
-// 100 ms at 335 Mbit/s. With messages of a mean size of s, these are 4 MiB/s
+// 100 ms at 335 Mbit/s. With messages of a mean size of s, 4 MiB are 4 MiB / s
 // commands: 4 for 1 MiB, 512 for 8 KiB and less (a command is about 10 octets,
 // so 512 stay below maxAhead). Before the first reply s is not known, and 8
 // are a guess that costs one round trip where it is too low.

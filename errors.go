@@ -37,8 +37,9 @@ var (
 	ErrUnsupported error = &sentinel{text: "server does not support it", is: errors.ErrUnsupported}
 
 	// ErrMalformed: the server broke the protocol. It is found in Error.Err,
-	// and the connection is closed. So is a SASL challenge that is not base64;
-	// the login is then canceled and the connection usable.
+	// and the connection is closed. A SASL challenge that is not base64 is
+	// ErrMalformed too, but no *Error: the login is canceled and the connection
+	// usable.
 	ErrMalformed = wire.ErrMalformed
 
 	// ErrTooLarge: the server's answer is over a bound, or a message over

@@ -154,8 +154,8 @@ func ExampleClient_UIDLAll() {
 	addr, opts, stop := startServer()
 	defer stop()
 
-	// What the session before has stored, from a file for instance.
-	seen := map[string]bool{"38390dbb00000001": true, "38390dbb00000002": true}
+	// What the sessions before have stored, from a file for instance.
+	stored := map[string]bool{"38390dbb00000001": true, "38390dbb00000002": true}
 
 	ctx := context.Background()
 	c, err := pop3.DialTLS(ctx, addr, opts)
@@ -172,11 +172,14 @@ func ExampleClient_UIDLAll() {
 	}
 	var unseen []int
 	uids := make(map[int]string)
+	seen := make(map[string]bool) // stored, and still there: others may come to be used again
 	for _, m := range list {
-		if !seen[m.UID] {
-			unseen = append(unseen, m.Number)
-			uids[m.Number] = m.UID
+		if stored[m.UID] {
+			seen[strings.Clone(m.UID)] = true // the clone lets go of the rest of the listing
+			continue
 		}
+		unseen = append(unseen, m.Number)
+		uids[m.Number] = m.UID
 	}
 	for m, err := range c.RetrAll(ctx, unseen) {
 		switch {
@@ -191,8 +194,7 @@ func ExampleClient_UIDLAll() {
 			log.Fatal(err)
 		}
 		fmt.Printf("message %d is new: %d octets\n", m.Number, n)
-		// To be noted, on the disk too, only now that the message is stored. The
-		// clone lets go of the rest of the listing.
+		// To be noted, on the disk too, only now that the message is stored.
 		seen[strings.Clone(uids[m.Number])] = true
 	}
 	if err := c.Quit(ctx); err != nil {

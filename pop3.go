@@ -95,6 +95,7 @@
 //	case errors.As(err, &e) && e.Temporary(): // in use, too soon, out of order: later
 //	case errors.As(err, &e) && e.Err == nil:  // refused otherwise; e.Text is the reason
 //	case errors.As(err, &e):                  // the server broke the protocol or hung up
+//	default:                                  // a lost connection, a timeout, a context that is done, a misuse
 //	}
 //
 // Response codes such as [CodeAuth] come from the server, and not all servers
@@ -190,18 +191,20 @@ type Options struct {
 	// no limit on the time a call takes in all: that is the context's. 0 is 3
 	// minutes, less than 0 is none. A call that it ends returns a net.Error
 	// whose Timeout method returns true, and which is os.ErrDeadlineExceeded; the
-	// connection is closed.
+	// connection is closed. Only Quit with nothing to delete returns nil then.
 	Timeout time.Duration
 
 	// Window is the most commands of RetrAll, TopAll and DeleAll that are
 	// unanswered at a time. 0 adapts to the size of the messages, 1 sends each
 	// after the reply to the one before; less than 0 is an error of Dial and
 	// NewClient. It matters only if the server lists PIPELINING (RFC 2449 section
-	// 6.6).
+	// 6.6). Never are more than 16 KiB of commands unanswered, and with 0 and
+	// EXPIRE 0 RetrAll sends none ahead (section 6.7).
 	Window int
 
 	// MaxMessageSize is the most octets of one message, as RETR or TOP delivers
-	// it. One more closes the connection with ErrTooLarge. 0 is no limit.
+	// it. One more closes the connection with ErrTooLarge. 0 is no limit; less than
+	// 0 is an error of Dial and NewClient.
 	MaxMessageSize int64
 
 	// AllowInsecureAuth permits sending credentials over a connection that is
@@ -213,8 +216,9 @@ type Options struct {
 
 	// DialContext connects Dial, DialTLS and DialStartTLS, through a proxy for
 	// instance. network is "tcp", addr has a port, ctx ends when Timeout is
-	// over. TLS is done over what it returns; a connection that
-	// is TLS already counts as TLS to the server, so a proxy's must not be. nil is that of a zero net.Dialer.
+	// over. DialTLS and DialStartTLS do TLS over what it returns. Dial does not,
+	// and takes a connection that is TLS already, as to a proxy, for TLS to the
+	// server: credentials pass. nil is that of a zero net.Dialer.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -288,9 +292,11 @@ func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS boo
 		return nil, errNilContext
 	}
 	host, addr := splitAddr(addr, port)
-	config, err := o.tlsConfig(nil, host)
-	if implicitTLS && err != nil {
-		return nil, &callError{verb: "connect", err: err}
+	var config *tls.Config
+	if implicitTLS {
+		if config, err = o.tlsConfig(nil, host); err != nil {
+			return nil, &callError{verb: "connect", err: err}
+		}
 	}
 	conn, err := o.connect(ctx, addr)
 	if err != nil {
@@ -406,7 +412,8 @@ func newText(conn net.Conn) *textproto.Conn {
 // is the only method that deletes anything. A refusal (*[Error]) means that some
 // deletions were not done. An error where messages are marked for deletion, other
 // than a refusal, means that nobody knows whether they were deleted; with none
-// marked, a server that closes without a reply is no error.
+// marked, a server that closes without a reply, or gives none within
+// Options.Timeout, is no error.
 //
 // If ctx is done or the connection busy (ErrBusy), nothing is written and the
 // connection is as it was. (RFC 1939 sections 4 and 6.)
@@ -423,7 +430,7 @@ func (c *Client) Quit(ctx context.Context) error {
 		if c.close() {
 			c.text.Close() // the one place where TLS says goodbye: its peer reads
 		}
-	case c.lost && deletions:
+	case deletions && c.outstanding > 0: // QUIT was sent
 		return &callError{verb: cmd.Verb, text: "not known whether the messages marked were deleted: " +
 			strings.TrimPrefix(unprefixed(err), cmd.Verb+": "), err: err}
 	case c.lost: // nothing was lost with it: Mailutils may just hang up

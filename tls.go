@@ -139,8 +139,11 @@ func (c *Client) handshakeError(verb string, err error) error {
 	switch {
 	case c.ctx.Err() != nil:
 		return c.fail(verb, newCanceledError(verb, c.ctx))
-	case err == io.EOF || isTimeout(err):
-		return c.broken(verb, 0, err, nil)
+	case isTimeout(err):
+		return c.broken(commandName(verb, 0)+": TLS handshake", 0, err, nil)
+	case err == io.EOF:
+		closed := &Error{Command: verb, Err: io.ErrUnexpectedEOF}
+		return c.fail(verb, &callError{verb: verb, text: "TLS handshake: server closed the connection", err: closed})
 	}
 	return c.fail(verb, &callError{verb: verb, text: "TLS handshake: " + err.Error(), err: err})
 }

@@ -46,11 +46,12 @@ type Server struct {
 	Greeting string
 
 	// Disable names commands and capabilities, in capitals, that the server
-	// neither lists nor has, any command among them: "CAPA", "APOP" (and with it the greeting's
-	// timestamp), "USER" (and PASS), "SASL" (and AUTH), "STLS", "TOP",
-	// "UIDL", "UTF8", "LANG", "RESP-CODES" and "AUTH-RESP-CODE" (codes are
-	// sent all the same), "PIPELINING" (a client that sends a command
-	// before it has the last reply gets -ERR and is disconnected).
+	// neither lists nor has, any command among them: "CAPA", "APOP" (and with
+	// it the greeting's timestamp), "USER" (and PASS), "SASL" (and AUTH),
+	// "STLS", "TOP", "UIDL", "UTF8", "LANG", "RESP-CODES" and
+	// "AUTH-RESP-CODE" (codes are sent all the same), "PIPELINING" (a client
+	// that sends a command before it has the last reply gets -ERR and is
+	// disconnected).
 	Disable []string
 
 	// Capabilities edits the rows of a CAPA reply, if not nil.

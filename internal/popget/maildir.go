@@ -1,36 +1,38 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"example.com/pop3"
 )
 
-// A maildir delivers to a Maildir, and keeps a log of unique-ids in it: a line
-// "+ID" for each message delivered and "-ID" for each deleted from the server,
-// for some servers then use the unique-id again.
+// A maildir delivers to a Maildir, and keeps a log in it: the unique-ids of the
+// messages that were delivered and are still on the server, a line each. It
+// forgets the others, for a server may use a unique-id again once the message is
+// gone (RFC 1939 section 7).
 //
-// The name of a file is a digest of account, unique-id and text: a run killed
-// after it named a file and before it logged that does no harm, for the next one
-// gives that message the same name.
+// The name of a file is a digest of account, unique-id and text: what is
+// delivered and not in the log, since the run was killed or the server did not
+// delete it, is delivered once more to the same name, which does no harm.
 type maildir struct {
 	dir, account string
 	tmpPrefix    string            // begins the names of our files in tmp, and of no other account's
 	keys         map[int]string    // unique-id of each message number
-	logged       map[string]bool   // unique-ids delivered
+	log          string            // its path
+	logged       map[string]bool   // unique-ids in it
 	paths        map[string]string // files, by name without flags
-	log          *os.File
 }
 
 func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*maildir, error) {
@@ -41,7 +43,8 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 	account := url.QueryEscape(user + "@" + addr) // fit for a file name
 	d := &maildir{dir: dir, account: account, tmpPrefix: "popget-" + account + ",",
 		keys: map[int]string{}, logged: map[string]bool{}, paths: map[string]string{}}
-	copies := map[string]int{}
+	d.log = filepath.Join(dir, ".popget-"+account)
+	copies, there := map[string]int{}, map[string]bool{}
 	for _, m := range uids {
 		// Copies of a message may share a unique-id (RFC 1939 section 7): later
 		// ones have their ordinal behind a tab, which is in no unique-id.
@@ -49,6 +52,7 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 		if copies[m.UID]++; copies[m.UID] > 1 {
 			d.keys[m.Number] = fmt.Sprintf("%s\t%d", m.UID, copies[m.UID])
 		}
+		there[d.keys[m.Number]] = true
 	}
 	for _, sub := range []string{"tmp", "new", "cur"} {
 		sub = filepath.Join(dir, sub)
@@ -67,25 +71,17 @@ func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*
 			}
 		}
 	}
-	path := filepath.Join(dir, ".popget-"+account)
-	log, err := os.ReadFile(path)
+	log, err := os.ReadFile(d.log)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	// A last line torn by a kill might read as another message's unique-id.
-	if whole := bytes.LastIndexByte(log, '\n') + 1; whole < len(log) {
-		log = log[:whole]
-		if err := os.Truncate(path, int64(whole)); err != nil {
-			return nil, err
+	for line := range strings.Lines(string(log)) {
+		// A last line torn by a kill might read as another message's unique-id.
+		if key, whole := strings.CutSuffix(line, "\n"); whole && there[key] {
+			d.logged[key] = true
 		}
 	}
-	for line := range strings.Lines(string(log)) {
-		d.logged[strings.TrimSuffix(line[1:], "\n")] = line[0] == '+'
-	}
-	if d.log, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
-		return nil, err
-	}
-	return d, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+	return d, errors.Join(d.rewrite(), syncDir(filepath.Dir(dir)))
 }
 
 // has reports whether a message was delivered by an earlier run.
@@ -125,17 +121,39 @@ func (d *maildir) deliver(m *pop3.Message, p *progress) error {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	return d.note("+", m.Number)
+	d.logged[key] = true
+	return write(d.log, os.O_APPEND, key)
 }
 
-// note logs what has become of these messages.
-func (d *maildir) note(sign string, numbers ...int) error {
-	var lines strings.Builder
+// forget makes the log ready for the server to delete these messages.
+func (d *maildir) forget(numbers []int) error {
 	for _, number := range numbers {
-		lines.WriteString(sign + d.keys[number] + "\n")
+		delete(d.logged, d.keys[number])
 	}
-	_, err := d.log.WriteString(lines.String())
-	return errors.Join(err, d.log.Sync())
+	return d.rewrite()
+}
+
+// rewrite writes the log anew, so that a kill leaves the old or the new one.
+func (d *maildir) rewrite() error {
+	next := d.log + ".new"
+	if err := write(next, os.O_TRUNC, slices.Sorted(maps.Keys(d.logged))...); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(next, d.log), syncDir(d.dir))
+}
+
+// write writes lines to a file, and to the disk.
+func write(name string, flag int, lines ...string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|flag, 0o600)
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		if _, err = f.WriteString(line + "\n"); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // syncDir makes the names in a folder durable. Windows cannot be asked to.

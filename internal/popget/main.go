@@ -26,6 +26,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -171,9 +172,7 @@ func (j *job) download(ctx context.Context, c *pop3.Client, listing []pop3.Messa
 	box, deliver := &maildir{}, j.save
 	switch {
 	case j.maildir != "":
-		if box, err = openMaildir(ctx, c, j.maildir, j.user, j.addr); err == nil {
-			defer box.log.Close()
-		}
+		box, err = openMaildir(ctx, c, j.maildir, j.user, j.addr)
 		deliver = box.deliver
 	case j.dir != "":
 		err = os.MkdirAll(j.dir, 0o700)
@@ -193,11 +192,11 @@ func (j *job) download(ctx context.Context, c *pop3.Client, listing []pop3.Messa
 		p.ofOctets += max(m.Size, 0)
 	}
 	p.ofMessages = len(numbers)
-	refused := false
+	refused := ""
 	for m, err := range c.RetrAll(ctx, numbers) {
 		if err != nil && m != nil {
 			fmt.Fprintln(j.stderr, "popget:", err)
-			refused = true
+			refused = "the rest"
 			continue
 		}
 		if err == nil {
@@ -220,18 +219,24 @@ func (j *job) download(ctx context.Context, c *pop3.Client, listing []pop3.Messa
 			return fmt.Errorf("stopped after %v, nothing deleted: %w", p, err)
 		}
 		fmt.Fprintln(j.stderr, "popget:", err)
-		refused, safe = true, nil // not all of it
+		refused = cmp.Or(refused, "to delete all of it")
+		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+			if refusal := new(pop3.Error); errors.As(err, &refusal) {
+				safe = slices.DeleteFunc(safe, func(n int) bool { return n == refusal.Number })
+			}
+		}
+	}
+	if len(safe) > 0 {
+		// Now and not later: whether they are deleted may remain unknown.
+		if err := box.forget(safe); err != nil {
+			return fmt.Errorf("%v delivered, nothing deleted: %w", p, err)
+		}
 	}
 	if err := c.Quit(ctx); err != nil {
 		return fmt.Errorf("%v delivered, perhaps not all deleted: %w", p, err)
 	}
-	if len(safe) > 0 {
-		if err := box.note("-", safe...); err != nil {
-			return err
-		}
-	}
-	if refused {
-		return fmt.Errorf("%v delivered, the server refused the rest", p)
+	if refused != "" {
+		return fmt.Errorf("%v delivered, the server refused %s", p, refused)
 	}
 	fmt.Fprintf(j.stdout, "%v to %s%s, %d deleted\n", p, j.dir, j.maildir, len(safe))
 	return nil

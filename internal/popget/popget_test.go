@@ -503,23 +503,81 @@ func TestSharedUniqueIDs(t *testing.T) {
 	}
 }
 
-// Some servers number their messages and call that a unique-id.
+// A single is a Server.Intercept for a maildrop of one message at the most, whose
+// unique-id is always the same. Some servers number their messages and call that
+// a unique-id.
+type single struct {
+	text       string // of the message, or ""
+	dele, quit string // replies
+	deleted    bool
+}
+
+func (s *single) intercept(line string) (string, bool) {
+	listing := func(row string) string {
+		if s.text == "" {
+			row = ""
+		}
+		return "+OK\r\n" + row + ".\r\n"
+	}
+	switch line {
+	case "LIST":
+		return listing("1 30\r\n"), true
+	case "UIDL":
+		return listing("1 1\r\n"), true
+	case "RETR 1":
+		return listing(strings.ReplaceAll(s.text, "\n.", "\n..")), true
+	case "DELE 1":
+		s.deleted = s.dele == "+OK\r\n"
+		return s.dele, true
+	case "QUIT":
+		if s.deleted {
+			s.text, s.deleted = "", false
+		}
+		return s.quit, true
+	}
+	return "", false
+}
+
+// A message that is gone from the server may leave its unique-id to another,
+// which must be delivered before it is deleted.
 func TestUniqueIDUsedAgain(t *testing.T) {
 	t.Parallel()
-	r := &replies{fixed: map[string]string{"UIDL": "+OK\r\n1 1\r\n.\r\n"}}
-	all := mails(3)
-	drop, args := serve(t, r.intercept)
-	dir := t.TempDir()
-	for _, text := range all {
-		drop.Add(text)
-		if _, _, err := get(t.Context(), with(args, "-maildir", dir, "-delete")...); err != nil {
-			t.Fatal(err)
-		}
-		drop.Wait()
+	const ok, no, lost = "+OK\r\n", "-ERR not now\r\n", "what?\r\n"
+	all := mails(2)
+	type step struct {
+		text       string // the message on the server before, if it is another than the step before left
+		dele, quit string // "" for a run without -delete
+		left       string // the message on the server after
 	}
-	wantMail(t, dir, all)
-	if len(drop.Messages()) > 0 {
-		t.Errorf("%d messages are left", len(drop.Messages()))
+	for name, steps := range map[string][]step{
+		"deleted":                              {{all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
+		"delivered, then deleted":              {{all[0], "", ok, all[0]}, {all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
+		"deleted, but the reply was lost":      {{all[0], ok, lost, ""}, {all[1], ok, ok, ""}},
+		"deleted by another client":            {{all[0], "", ok, all[0]}, {"", "", ok, ""}, {all[1], ok, ok, ""}},
+		"deletion refused, then deleted":       {{all[0], no, ok, all[0]}, {all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
+		"deletion refused, gone all by itself": {{all[0], no, ok, all[0]}, {"", ok, ok, ""}, {all[1], ok, ok, ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s single
+			drop, args := serve(t, s.intercept)
+			dir := t.TempDir()
+			for i, step := range steps {
+				s.text, s.dele, s.quit = step.text, step.dele, step.quit
+				args := with(args, "-maildir", dir)
+				if step.dele != "" {
+					args = with(args, "-delete")
+				}
+				_, _, err := get(t.Context(), args...)
+				if fails := step.dele == no && step.text != "" || step.quit == lost; (err != nil) != fails {
+					t.Errorf("run %d: %v", i, err)
+				}
+				drop.Wait()
+				if s.text != step.left {
+					t.Errorf("run %d left %q on the server, want %q", i, s.text, step.left)
+				}
+			}
+			wantMail(t, dir, all)
+		})
 	}
 }
 

@@ -21,9 +21,9 @@ type Listing struct {
 const blockSize = 32 << 10
 
 // ReadListing reads the rest of a listing. More than limit octets of rows, more
-// than MaxRows rows, or a row of more than MaxRow octets that does not end are
-// ErrTooLarge. It calls progress whenever a row has come to its end. With an error
-// it returns the rows until then.
+// than MaxRows rows, or a row of more than MaxRow octets are ErrTooLarge. It calls
+// progress whenever a row has come to its end. With an error it returns the rows
+// until then.
 func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
 	l := &Listing{lf: d.LF}
 	var (
