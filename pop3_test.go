@@ -2322,6 +2322,15 @@ func TestListings(t *testing.T) {
 			wantUsable(t, c, conn)
 		})
 	}
+	bubble(t, "refused and empty is not nil", func(t *testing.T) {
+		c, _ := serve(t, nil, "C: LIST\nS: -ERR no list\nC: STAT\nS: +OK 0 0\nC: UIDL\nS: -ERR no list\nC: STAT\nS: +OK 0 0\n")
+		if infos, err := c.ListAll(t.Context()); infos == nil || len(infos) > 0 || err != nil {
+			t.Errorf("ListAll = %#v, %v", infos, err)
+		}
+		if uids, err := c.UIDLAll(t.Context()); uids == nil || len(uids) > 0 || err != nil {
+			t.Errorf("UIDLAll = %#v, %v", uids, err)
+		}
+	})
 	bubble(t, "empty is not nil", func(t *testing.T) {
 		c := login(t, nil)
 		infos, err := c.ListAll(t.Context())
@@ -2591,31 +2600,40 @@ func TestWindow(t *testing.T) {
 		}
 		c.Close()
 	})
-	// However large the window.
-	bubble(t, "16 KiB", func(t *testing.T) {
-		c, conn, peer := connect(t, &Options{Window: 1 << 30})
-		io.WriteString(peer, "+OK\r\nPIPELINING\r\n.\r\n")
-		c.Capa(t.Context())
-		conn.take()
-		const length = len("TOP 1 1\r\n")
-		go func() {
-			for m, err := range c.TopAll(t.Context(), slices.Repeat([]int{1}, 10_000), 1) {
-				if err == nil {
-					m.Close()
+	// However large the window, and whatever the commands that the longest of all
+	// comes among.
+	for _, window := range []int{0, 1 << 30} {
+		for _, lines := range []int{1, math.MaxInt} {
+			bubble(t, fmt.Sprintf("16 KiB, Window %d, %d lines", window, lines), func(t *testing.T) {
+				c, conn, peer := connect(t, &Options{Window: window})
+				io.WriteString(peer, "+OK\r\nPIPELINING\r\n.\r\n")
+				c.Capa(t.Context())
+				conn.take()
+				numbers := slices.Repeat([]int{lines}, 10_000)
+				numbers[len(numbers)-1] = 1
+				go func() {
+					for m, err := range c.TopAll(t.Context(), numbers, lines) {
+						if err == nil {
+							m.Close()
+						}
+					}
+				}()
+				var sent string // and not answered
+				for range 6 {
+					sent += conn.take()
+					all := strings.SplitAfter(sent, "\r\n")
+					length := len(all[0])
+					if len(sent) > 16<<10 || len(sent) <= 16<<10-length && window > 0 {
+						t.Errorf("%d octets are unanswered", len(sent))
+					}
+					half := len(all) / 2
+					io.WriteString(peer, answers(half, 0))
+					sent = sent[half*length:]
 				}
-			}
-		}()
-		unanswered := 0
-		for range 5 {
-			if unanswered += len(conn.take()); unanswered > 16<<10 || unanswered <= 16<<10-length {
-				t.Errorf("%d octets are unanswered", unanswered)
-			}
-			const half = 16 << 10 / length / 2
-			io.WriteString(peer, answers(half, 0))
-			unanswered -= half * length
+				c.Close()
+			})
 		}
-		c.Close()
-	})
+	}
 }
 
 func TestPipelining(t *testing.T) {
@@ -3072,6 +3090,32 @@ func TestTrace(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(events, "\n"), strings.Join(want, "\n"))
 		}
 	})
+	// The whole of a listing comes before what is wrong with it.
+	bubble(t, "malformed listing", func(t *testing.T) {
+		var lines []string
+		done := func(_ context.Context, info CommandInfo) {
+			lines = append(lines, fmt.Sprint(info.Bytes, " ", info.Err))
+		}
+		received := func(_ context.Context, line string) { lines = append(lines, line) }
+		for _, tt := range []struct {
+			trace Trace
+			want  string
+		}{
+			{Trace{CommandDone: done, LineReceived: received}, `["+OK" "+OK" "1 a" "x" "3 c" "." "7 pop3: UIDL: malformed reply: \"x\""]`},
+			{Trace{CommandDone: done}, `["7 pop3: UIDL: malformed reply: \"x\""]`},
+		} {
+			lines = nil
+			c, err := NewClient(t.Context(), play(t, "S: +OK\nC: UIDL\nS: +OK\nS: 1 a\nS: x\nS: 3 c\nS: .\n"), &Options{Trace: &tt.trace})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.UIDLAll(t.Context())
+			wantIs(t, "UIDLAll", err, ErrMalformed)
+			if got := fmt.Sprintf("%q", lines); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		}
+	})
 	// A hook gets what failed, too.
 	bubble(t, "connect fails", func(t *testing.T) {
 		errDown := errors.New("down")
@@ -3205,6 +3249,8 @@ func TestAllocations(t *testing.T) {
 	c, err := NewClient(t.Context(), newCanned(map[string]string{
 		"STAT": "+OK 2 320\r\n", "CAPA": "+OK\r\nPIPELINING\r\n.\r\n",
 		"RETR": "+OK 30 octets\r\nSubject: a\r\n\r\n..a\r\nb\r\n.\r\n",
+		"UIDL": "+OK\r\n" + strings.Repeat("1 0123456789abcdef\r\n", 10_000) + ".\r\n",
+		"LIST": "+OK\r\n" + strings.Repeat("1 120\r\n", 10_000) + ".\r\n",
 	}), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -3231,6 +3277,17 @@ func TestAllocations(t *testing.T) {
 	}{
 		{"STAT", 1, stat(context.Background())},
 		{"STAT with a context that can be canceled", 3, stat(ctx)},
+		// The slice, and blocks of 32 KiB and more that hold the text.
+		{"UIDLAll of 10,000", 15, func() {
+			if uids, err := c.UIDLAll(ctx); len(uids) != 10_000 || err != nil {
+				t.Fatal(len(uids), err)
+			}
+		}},
+		{"ListAll of 10,000", 15, func() {
+			if infos, err := c.ListAll(ctx); len(infos) != 10_000 || err != nil {
+				t.Fatal(len(infos), err)
+			}
+		}},
 		// One for each message, and a few for the run.
 		{"RetrAll", messages + 10, func() {
 			octets = 0

@@ -105,8 +105,9 @@ func (l *Listing) endOctets(s string) int {
 	return 2 * crlf
 }
 
-// hasLongRow looks for a row that is too long. If all line ends are as long, it
-// takes steps of the longest that is not.
+// hasLongRow looks for a row that is too long. Where all line ends are CRLF, the
+// end of one is in as many octets as the longest row has, and in these the last
+// one is the next to start from.
 func (l *Listing) hasLongRow(rows string) bool {
 	const longest = MaxRow + len("\r\n")
 	for !l.lf && len(rows) > longest {
@@ -135,12 +136,15 @@ func (l *Listing) Rows() iter.Seq2[string, bool] {
 	return func(yield func(row string, plain bool) bool) {
 		for _, s := range l.blocks {
 			for len(s) > 0 {
-				n, next := control(s), 0
-				plain := n+1 < len(s) && s[n] == '\r' && s[n+1] == '\n'
-				if plain {
+				n, next, plain := control(s), 0, true
+				switch end := s[n:]; {
+				case len(end) > 1 && end[0] == '\r' && end[1] == '\n':
 					next = n + len("\r\n")
-				} else {
+				case l.lf && len(end) > 0 && end[0] == '\n':
+					next = n + len("\n")
+				default:
 					n, next = l.end(s)
+					plain = false
 				}
 				if !yield(s[:n], plain) {
 					return
@@ -151,7 +155,8 @@ func (l *Listing) Rows() iter.Seq2[string, bool] {
 	}
 }
 
-// end returns the length of the first row of s and the place of the next.
+// end returns the length of the first row of s, which has a line end, and the
+// place of the next.
 func (l *Listing) end(s string) (n, next int) {
 	for {
 		next += strings.IndexByte(s[next:], '\n') + 1

@@ -614,7 +614,7 @@ func readRows(d *DotReader, limit int) (rows []string, progress int, err error) 
 	}
 	for row, plain := range l.Rows() {
 		rows = append(rows, row)
-		if plain != !strings.ContainsFunc(row, isControl) && !d.LF {
+		if plain == strings.ContainsFunc(row, isControl) {
 			err = fmt.Errorf("%q is plain: %t", row, plain)
 		}
 	}
