@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"math"
 	"math/bits"
 	"strings"
@@ -34,25 +33,35 @@ func ParseStatus(line []byte) (s Status, text []byte) {
 	default:
 		return Malformed, line
 	}
-	return s, bytes.Trim(line[n:], blanks)
+	return s, trim(line[n:])
 }
 
-func equalFold(b []byte, upper string) bool {
-	if len(b) != len(upper) {
+func equalFold[T string | []byte](s T, upper string) bool {
+	if len(s) != len(upper) {
 		return false
 	}
-	for i := range b {
-		if c := b[i]; c != upper[i] && (c < 'a' || c > 'z' || c-0x20 != upper[i]) {
+	for i := range len(s) {
+		if c := s[i]; c != upper[i] && (c < 'a' || c > 'z' || c-0x20 != upper[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-// blanks separate words.
-const blanks = " \t"
-
+// A blank separates words.
 func blank(c byte) bool { return c == ' ' || c == '\t' }
+
+// trim cuts the blanks off both ends. A million rows are too many for strings.Trim,
+// which makes a set of them first.
+func trim[T string | []byte](s T) T {
+	for len(s) > 0 && blank(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && blank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
 
 // Field cuts the first word off s, and the blanks behind it.
 func Field(s string) (word, rest string) {
@@ -150,7 +159,7 @@ func Octets(text string) int64 {
 		var word string
 		word, text = Field(text)
 		word = strings.TrimLeft(word, "(")
-		if len(word) >= 4 && (strings.EqualFold(word[:4], "OCTE") || strings.EqualFold(word[:4], "BYTE")) {
+		if len(word) >= 4 && (equalFold(word[:4], "OCTE") || equalFold(word[:4], "BYTE")) {
 			if n, ok := number(prev); ok {
 				return n
 			}
@@ -174,7 +183,7 @@ func Stat(text string) (count int, octets int64, ok bool) {
 
 // Scan reads a scan listing: RFC 1939 section 5, LIST.
 func Scan(row string) (n int, octets int64, ok bool) {
-	word, rest := Field(strings.Trim(row, blanks))
+	word, rest := Field(trim(row))
 	if n, ok = messageNumber(word); !ok {
 		return 0, 0, false
 	}
@@ -198,7 +207,7 @@ func UID(row string, plain bool) (n int, uid string, ok bool) {
 		uid = row[i+1:]
 		return v, uid, plain || validUID(uid)
 	}
-	word, uid := Field(strings.Trim(row, blanks))
+	word, uid := Field(trim(row))
 	n, ok = messageNumber(word)
 	return n, uid, ok && validUID(uid)
 }
