@@ -191,7 +191,8 @@ type Options struct {
 	// no limit on the time a call takes in all: that is the context's. 0 is 3
 	// minutes, less than 0 is none. A call that it ends returns a net.Error
 	// whose Timeout method returns true, and which is os.ErrDeadlineExceeded; the
-	// connection is closed. Only Quit with nothing to delete returns nil then.
+	// connection is closed. Quit with nothing to delete returns nil then, and
+	// where a loop is left early only Client.Err tells.
 	Timeout time.Duration
 
 	// Window is the most commands of RetrAll, TopAll and DeleAll that are
@@ -216,9 +217,10 @@ type Options struct {
 
 	// DialContext connects Dial, DialTLS and DialStartTLS, through a proxy for
 	// instance. network is "tcp", addr has a port, ctx ends when Timeout is
-	// over. DialTLS and DialStartTLS do TLS over what it returns. Dial does not,
-	// and takes a connection that is TLS already, as to a proxy, for TLS to the
-	// server: credentials pass. nil is that of a zero net.Dialer.
+	// over. DialTLS does TLS over what it returns. To Dial and DialStartTLS a
+	// connection that is TLS already, if only to a proxy, is TLS to the server:
+	// Dial lets credentials pass, DialStartTLS fails. nil is that of a zero
+	// net.Dialer.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -410,8 +412,8 @@ func newText(conn net.Conn) *textproto.Conn {
 // Quit sends the QUIT command, which makes the server delete what was marked with
 // Dele, and closes the connection whatever the reply. It is valid in any state; it
 // is the only method that deletes anything. A refusal (*[Error]) means that some
-// deletions were not done. An error where messages are marked for deletion, other
-// than a refusal, means that nobody knows whether they were deleted; with none
+// deletions were not done. Where messages are marked for deletion and no reply
+// came, nobody knows whether they were deleted, and the error says so; with none
 // marked, a server that closes without a reply, or gives none within
 // Options.Timeout, is no error.
 //

@@ -2018,14 +2018,16 @@ func TestStartTLS(t *testing.T) {
 		wantIs(t, "StartTLS", start(ctx, c), context.DeadlineExceeded)
 		wantClosed(t, c, conn, context.DeadlineExceeded)
 	})
-	bubble(t, "closed in the handshake", func(t *testing.T) {
-		c, conn := serve(t, nil, capa+"C: STLS\nS: +OK\nCq: \"\\x16\"\nclose")
-		err := start(t.Context(), c)
-		if e := new(Error); !errors.As(err, &e) || !errors.Is(e.Err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), "pop3: STLS: TLS handshake: ") {
-			t.Errorf("StartTLS: %v (%T)", err, err)
-		}
-		wantClosed(t, c, conn, io.ErrUnexpectedEOF)
-	})
+	for _, sent := range []string{"", "Sq: \"\\x16\\x03\"\n"} {
+		bubble(t, "closed in the handshake "+sent, func(t *testing.T) {
+			c, conn := serve(t, nil, capa+"C: STLS\nS: +OK\nCq: \"\\x16\"\n"+sent+"close")
+			err := start(t.Context(), c)
+			if e := new(Error); !errors.As(err, &e) || !errors.Is(e.Err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), "pop3: STLS: TLS handshake: ") {
+				t.Errorf("StartTLS: %v (%T)", err, err)
+			}
+			wantClosed(t, c, conn, io.ErrUnexpectedEOF)
+		})
+	}
 	// What CAPA said in clear counts no more (RFC 2595 section 4).
 	bubble(t, "capabilities forgotten", func(t *testing.T) {
 		c, _ := serve(t, nil, "C: CAPA\nS: +OK\nS: STLS\nS: PIPELINING\nS: .\nC: STLS\nS: +OK\nstarttls\n"+

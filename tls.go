@@ -141,7 +141,7 @@ func (c *Client) handshakeError(verb string, err error) error {
 		return c.fail(verb, newCanceledError(verb, c.ctx))
 	case isTimeout(err):
 		return c.broken(commandName(verb, 0)+": TLS handshake", 0, err, nil)
-	case err == io.EOF:
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
 		closed := &Error{Command: verb, Err: io.ErrUnexpectedEOF}
 		return c.fail(verb, &callError{verb: verb, text: "TLS handshake: server closed the connection", err: closed})
 	}

@@ -25,7 +25,8 @@ import (
 //
 // The name of a file is a digest of account, unique-id and text: what is
 // delivered and not in the log, since the run was killed or the server did not
-// delete it, is delivered once more to the same name, which does no harm.
+// delete it, is delivered once more to the same name. That does no harm unless
+// the file was moved away in the meantime; better twice than never.
 type maildir struct {
 	dir, account string
 	tmpPrefix    string            // begins the names of our files in tmp, and of no other account's
@@ -135,11 +136,16 @@ func (d *maildir) forget(numbers []int) error {
 
 // rewrite writes the log anew, so that a kill leaves the old or the new one.
 func (d *maildir) rewrite() error {
-	next := d.log + ".new"
-	if err := write(next, os.O_TRUNC, slices.Sorted(maps.Keys(d.logged))...); err != nil {
+	next := d.log + ",new" // no account has a comma
+	err := write(next, os.O_TRUNC, slices.Sorted(maps.Keys(d.logged))...)
+	if err == nil {
+		err = os.Rename(next, d.log)
+	}
+	if err != nil {
+		os.Remove(next)
 		return err
 	}
-	return errors.Join(os.Rename(next, d.log), syncDir(d.dir))
+	return syncDir(d.dir)
 }
 
 // write writes lines to a file, and to the disk.

@@ -26,7 +26,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -220,20 +219,19 @@ func (j *job) download(ctx context.Context, c *pop3.Client, listing []pop3.Messa
 		}
 		fmt.Fprintln(j.stderr, "popget:", err)
 		refused = cmp.Or(refused, "to delete all of it")
-		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-			if refusal := new(pop3.Error); errors.As(err, &refusal) {
-				safe = slices.DeleteFunc(safe, func(n int) bool { return n == refusal.Number })
-			}
+		if len(err.(interface{ Unwrap() []error }).Unwrap()) == len(safe) {
+			safe = nil
 		}
 	}
 	if len(safe) > 0 {
-		// Now and not later: whether they are deleted may remain unknown.
+		// Now and not later: whether they are deleted may remain unknown. All of
+		// them: with some gone, a server may give the others other unique-ids.
 		if err := box.forget(safe); err != nil {
 			return fmt.Errorf("%v delivered, nothing deleted: %w", p, err)
 		}
 	}
 	if err := c.Quit(ctx); err != nil {
-		return fmt.Errorf("%v delivered, perhaps not all deleted: %w", p, err)
+		return fmt.Errorf("%v delivered: %w", p, err)
 	}
 	if refused != "" {
 		return fmt.Errorf("%v delivered, the server refused %s", p, refused)

@@ -10,9 +10,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -503,37 +505,43 @@ func TestSharedUniqueIDs(t *testing.T) {
 	}
 }
 
-// A single is a Server.Intercept for a maildrop of one message at the most, whose
-// unique-id is always the same. Some servers number their messages and call that
-// a unique-id.
-type single struct {
-	text       string // of the message, or ""
-	dele, quit string // replies
-	deleted    bool
+// A renumberer is a Server.Intercept whose unique-ids are the message numbers, as
+// some servers have it.
+type renumberer struct {
+	texts  []string
+	fixed  map[string]string // replies
+	marked map[int]bool
 }
 
-func (s *single) intercept(line string) (string, bool) {
-	listing := func(row string) string {
-		if s.text == "" {
-			row = ""
+func (r *renumberer) intercept(line string) (string, bool) {
+	reply, fixed := r.fixed[line]
+	verb, arg, _ := strings.Cut(line, " ")
+	n, _ := strconv.Atoi(arg)
+	switch verb {
+	case "LIST", "UIDL":
+		r.marked = map[int]bool{}
+		rows := ""
+		for i := range r.texts {
+			rows += fmt.Sprintf("%d %d\r\n", i+1, i+1)
 		}
-		return "+OK\r\n" + row + ".\r\n"
-	}
-	switch line {
-	case "LIST":
-		return listing("1 30\r\n"), true
-	case "UIDL":
-		return listing("1 1\r\n"), true
-	case "RETR 1":
-		return listing(strings.ReplaceAll(s.text, "\n.", "\n..")), true
-	case "DELE 1":
-		s.deleted = s.dele == "+OK\r\n"
-		return s.dele, true
+		return cmp.Or(reply, "+OK\r\n"+rows+".\r\n"), true
+	case "RETR":
+		return "+OK\r\n" + strings.ReplaceAll(r.texts[n-1], "\n.", "\n..") + ".\r\n", true
+	case "DELE":
+		if !fixed && r.marked[n] {
+			return "-ERR marked already\r\n", true
+		}
+		r.marked[n] = r.marked[n] || !fixed
+		return cmp.Or(reply, "+OK\r\n"), true
 	case "QUIT":
-		if s.deleted {
-			s.text, s.deleted = "", false
+		var left []string
+		for i, text := range r.texts {
+			if !r.marked[i+1] {
+				left = append(left, text)
+			}
 		}
-		return s.quit, true
+		r.texts = left
+		return cmp.Or(reply, "+OK\r\n"), true
 	}
 	return "", false
 }
@@ -542,42 +550,114 @@ func (s *single) intercept(line string) (string, bool) {
 // which must be delivered before it is deleted.
 func TestUniqueIDUsedAgain(t *testing.T) {
 	t.Parallel()
-	const ok, no, lost = "+OK\r\n", "-ERR not now\r\n", "what?\r\n"
-	all := mails(2)
+	all := mails(4)
+	a, b, c := all[0], all[1], all[2]
+	type texts = []string
 	type step struct {
-		text       string // the message on the server before, if it is another than the step before left
-		dele, quit string // "" for a run without -delete
-		left       string // the message on the server after
+		there  texts // before
+		delete bool
+		fixed  map[string]string
+		left   texts
+		gets   int // RETR, or -1 for any
 	}
+	no, lost := "-ERR not now\r\n", "what?\r\n"
 	for name, steps := range map[string][]step{
-		"deleted":                              {{all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
-		"delivered, then deleted":              {{all[0], "", ok, all[0]}, {all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
-		"deleted, but the reply was lost":      {{all[0], ok, lost, ""}, {all[1], ok, ok, ""}},
-		"deleted by another client":            {{all[0], "", ok, all[0]}, {"", "", ok, ""}, {all[1], ok, ok, ""}},
-		"deletion refused, then deleted":       {{all[0], no, ok, all[0]}, {all[0], ok, ok, ""}, {all[1], ok, ok, ""}},
-		"deletion refused, gone all by itself": {{all[0], no, ok, all[0]}, {"", ok, ok, ""}, {all[1], ok, ok, ""}},
+		"deleted":                 {{texts{a}, true, nil, nil, 1}, {texts{b}, true, nil, nil, 1}},
+		"delivered, then deleted": {{texts{a}, false, nil, texts{a}, 1}, {texts{a}, true, nil, nil, 0}, {texts{b}, true, nil, nil, 1}},
+		"the reply was lost":      {{texts{a}, true, map[string]string{"QUIT": lost}, nil, 1}, {texts{b}, true, nil, nil, 1}},
+		"deleted by another":      {{texts{a}, false, nil, texts{a}, 1}, {nil, false, nil, nil, 0}, {texts{b}, true, nil, nil, 1}},
+		// Nothing was deleted, so nothing has another number now.
+		"all refused":       {{texts{a, b}, true, map[string]string{"DELE 1": no, "DELE 2": no}, texts{a, b}, 2}, {texts{a, b}, true, nil, nil, 0}},
+		"one refused":       {{texts{a, b}, true, map[string]string{"DELE 2": no}, texts{b}, 2}, {texts{b, c}, true, nil, nil, 2}},
+		"the other refused": {{texts{a, b}, true, map[string]string{"DELE 1": no}, texts{a}, 2}, {texts{a, c}, true, nil, nil, 2}},
+		"listed twice":      {{texts{a}, true, map[string]string{"LIST": "+OK\r\n1 9\r\n1 9\r\n.\r\n"}, nil, 2}, {texts{b}, true, nil, nil, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s single
-			drop, args := serve(t, s.intercept)
+			var r renumberer
+			gets := 0
+			drop, args := serve(t, func(line string) (string, bool) {
+				if strings.HasPrefix(line, "RETR ") {
+					gets++
+				}
+				return r.intercept(line)
+			})
 			dir := t.TempDir()
+			want := map[string]bool{}
 			for i, step := range steps {
-				s.text, s.dele, s.quit = step.text, step.dele, step.quit
+				gets, r.texts, r.fixed = 0, step.there, step.fixed
+				for _, text := range step.there {
+					want[text] = true
+				}
 				args := with(args, "-maildir", dir)
-				if step.dele != "" {
+				if step.delete {
 					args = with(args, "-delete")
 				}
-				_, _, err := get(t.Context(), args...)
-				if fails := step.dele == no && step.text != "" || step.quit == lost; (err != nil) != fails {
+				if _, _, err := get(t.Context(), args...); (err != nil) != (step.fixed != nil) {
 					t.Errorf("run %d: %v", i, err)
 				}
 				drop.Wait()
-				if s.text != step.left {
-					t.Errorf("run %d left %q on the server, want %q", i, s.text, step.left)
+				if !slices.Equal(r.texts, step.left) || gets != step.gets {
+					t.Errorf("run %d left %q on the server, want %q; RETR %d times, want %d", i, r.texts, step.left, gets, step.gets)
 				}
 			}
-			wantMail(t, dir, all)
+			// What has another number now may be there twice.
+			for _, text := range delivered(t, dir) {
+				delete(want, text)
+			}
+			if len(want) > 0 {
+				t.Errorf("not delivered: %v", want)
+			}
 		})
+	}
+}
+
+// What cannot be forgotten is not deleted.
+func TestLogFails(t *testing.T) {
+	t.Parallel()
+	all := mails(2)
+	dir := t.TempDir()
+	drop, args := serve(t, func(line string) (string, bool) {
+		if line == "DELE 2" { // in the way of a new log
+			logs, _ := filepath.Glob(filepath.Join(dir, ".popget-*"))
+			if len(logs) != 1 || os.Mkdir(logs[0]+",new", 0o700) != nil {
+				t.Errorf("logs: %q", logs)
+			}
+		}
+		return "", false
+	}, all...)
+	_, _, err := get(t.Context(), with(args, "-maildir", dir, "-delete")...)
+	if err == nil || !strings.Contains(err.Error(), "nothing deleted") {
+		t.Errorf("err = %v", err)
+	}
+	drop.Wait()
+	if drop.Quits() != 0 || len(drop.Messages()) != 2 {
+		t.Errorf("%d times QUIT, %d messages left; want 0 and 2", drop.Quits(), len(drop.Messages()))
+	}
+	wantMail(t, dir, all)
+}
+
+// What a killed run left of a new log counts for nothing.
+func TestHalfALog(t *testing.T) {
+	t.Parallel()
+	r := &replies{fixed: map[string]string{"UIDL": "+OK\r\n1 a\r\n2 b\r\n3 bc\r\n.\r\n"}}
+	all := mails(3)
+	drop, args := serve(t, r.intercept, all...)
+	dir := t.TempDir()
+	log := filepath.Join(dir, ".popget-"+url.QueryEscape("ada@"+args[len(args)-1]))
+	// The last line is torn: it is no unique-id "b".
+	for name, text := range map[string]string{log: "a\nb", log + ",new": "b\nbc\n" + strings.Repeat("d\n", 100)} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := get(t.Context(), with(args, "-maildir", dir)...); err != nil {
+		t.Fatal(err)
+	}
+	drop.Wait()
+	wantMail(t, dir, all[1:])
+	text, err := os.ReadFile(log)
+	if left, _ := filepath.Glob(log + ",*"); err != nil || string(text) != "a\nb\nbc\n" || len(left) > 0 {
+		t.Errorf("the log is %q, %v; %q are left", text, err, left)
 	}
 }
 

@@ -140,6 +140,7 @@ func TestParseStatus(t *testing.T) {
 		"+\xcfK":            {Malformed, "+\xcfK"}, // not a capital of anything
 		"+O\xab":            {Malformed, "+O\xab"},
 		"+/k":               {Malformed, "+/k"},
+		"KOK":               {Malformed, "KOK"}, // K is + with a bit more
 	} {
 		if status, text := ParseStatus([]byte(line)); status != want.status || string(text) != want.text {
 			t.Errorf("ParseStatus(%q) = %v, %q, want %v, %q", line, status, text, want.status, want.text)
