@@ -176,8 +176,8 @@ func SCRAMSHA256PlusAuth(username, password string, state tls.ConnectionState) S
 }
 
 // XOAuth2Auth is the XOAUTH2 mechanism of Gmail and Exchange Online, which has no
-// RFC, with an OAuth 2.0 access token. If the server refuses the token, the status it gives
-// is part of the error's text.
+// RFC, with an OAuth 2.0 access token. If the server refuses the token, the
+// status it gives is part of the error's text.
 func XOAuth2Auth(username, token string) SASL { return sasl.XOAuth2(username, token) }
 
 // OAuthBearerAuth is the OAUTHBEARER mechanism (RFC 7628), otherwise as

@@ -769,7 +769,7 @@ func (r *run) size() int {
 		return firstWindow
 	}
 	mean := max(r.octets/int64(r.answered), 1)
-	return min(int(min(max(aimAhead/mean, minWindow), maxWindow)), r.most)
+	return int(min(max(aimAhead/mean, minWindow), maxWindow, int64(r.most)))
 }
 
 // pipelines decides whether a run may send ahead, and asks CAPA if nothing is

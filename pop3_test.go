@@ -24,6 +24,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"example.com/pop3/internal/pop3test"
 	"example.com/pop3/internal/wire"
@@ -838,6 +839,9 @@ func TestTimeout(t *testing.T) {
 		{"greeting that drips", Options{}, drip("+OK ready\r\n"), nil, timeout, false},
 		{"greeting under TLS", Options{}, "tls\nstall", nil, timeout, false},
 		{"handshake", Options{TLSConfig: pop3test.ScriptTLS()}, "Cq: \"\\x16\"\nstall", nil, timeout, false},
+		// CVE-2011-1947: no limit on the time of a handshake.
+		{"handshake that drips", Options{TLSConfig: pop3test.ScriptTLS()}, "Cq: \"\\x16\"\n" + drip("\x16\x03\x03") + "stall", nil, timeout, false},
+		{"STLS handshake that drips", Options{}, hello + "C: CAPA\nS: -ERR\nC: STLS\nS: +OK\nCq: \"\\x16\"\n" + drip("\x16\x03\x03") + "stall", starttls, timeout, false},
 		{"reply", Options{}, hello + "C: NOOP\nstall", noop, timeout, false},
 		{"reply that drips", Options{}, hello + "C: NOOP\n" + drip("+OK\r\n"), noop, timeout, false},
 		{"reply in time", Options{}, hello + "C: NOOP\n" + drip("+O") + "later 1900ms\nS: K\n", noop, 9900 * time.Millisecond, true},
@@ -860,6 +864,9 @@ func TestTimeout(t *testing.T) {
 		{"challenge", Options{}, hello + "C: AUTH LOGIN\n" + slow("+ VXNlcm5hbWU6") + "C: YWxpY2U=\nstall", func(ctx context.Context, c *Client) error {
 			return c.Auth(ctx, LoginAuth("alice", "s3cret"))
 		}, 9*time.Second + timeout, false},
+		{"challenge that drips", Options{}, hello + "C: AUTH LOGIN\n" + drip("+ VXNlcm5hbWU6\r\n"), func(ctx context.Context, c *Client) error {
+			return c.Auth(ctx, LoginAuth("alice", "s3cret"))
+		}, timeout, false},
 		{"STLS handshake", Options{}, hello + "C: CAPA\nS: -ERR\nC: STLS\nS: +OK\nstall", starttls, timeout, false},
 		{"message of a loop", Options{}, hello + "C: CAPA\nS: -ERR\nC: RETR 1\n" + slow("+OK", ".") + "C: RETR 2\nstall", func(ctx context.Context, c *Client) (err error) {
 			for m, e := range c.RetrAll(ctx, []int{1, 2}) {
@@ -944,6 +951,24 @@ func TestTimeout(t *testing.T) {
 		_, err = DialTLS(ctx, "pop.example.com", &Options{Timeout: timeout, DialContext: hang})
 		wantIs(t, "DialTLS", err, context.DeadlineExceeded)
 	})
+	// TLS cannot go on with a write that an early deadline has cut.
+	bubble(t, "write under TLS", func(t *testing.T) {
+		near, far := pop3test.PipeSize(16)
+		script, err := pop3test.ParseScript("script", []byte("tls\n"+hello+"later 10500ms\nC: NOOP\nS: +OK\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- script.Serve(far) }()
+		c, err := NewClient(t.Context(), tls.Client(near, pop3test.ScriptTLS()), &Options{Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Second)
+		wantIs(t, "Noop", c.Noop(t.Context()))
+		c.Close()
+		wantIs(t, "the server", <-served)
+	})
 	bubble(t, "what is thrown away", func(t *testing.T) {
 		c, conn := serve(t, &Options{Timeout: timeout}, "C: RETR 1\nS: +OK\n"+drip("a text without an end"))
 		m, err := c.Retr(t.Context(), 1)
@@ -957,6 +982,93 @@ func TestTimeout(t *testing.T) {
 		}
 		wantClosed(t, c, conn, os.ErrDeadlineExceeded)
 	})
+}
+
+// A restless is a server whose text never ends. Data is always there, so that no
+// deadline of a read is met: net.Conn has them for reads that block.
+type restless struct {
+	net.Conn
+	said  int
+	until time.Time
+}
+
+func (s *restless) Read(p []byte) (int, error) {
+	<-time.After(time.Second)
+	if s.said++; s.said <= 2 {
+		return copy(p, "+OK\r\n"), nil
+	}
+	if time.Now().After(s.until) {
+		return 0, io.EOF
+	}
+	return copy(p, "x"), nil
+}
+
+func (s *restless) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestDrain(t *testing.T) {
+	bubble(t, "data that never ceases", func(t *testing.T) {
+		client, _ := pop3test.Pipe()
+		c, err := NewClient(t.Context(), &restless{Conn: client, until: time.Now().Add(time.Hour)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.Retr(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantTimeout(t, "Close", m.Close())
+	})
+}
+
+// A Client that nobody has any more is not kept by the pools, nor by a context
+// that is still to be done.
+func TestForgotten(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for name, use := range map[string]func(*Client) error{
+		"at rest": func(c *Client) error { return c.Noop(ctx) },
+		"closed with a message open": func(c *Client) error {
+			_, err := c.Retr(ctx, 1)
+			return cmp.Or(err, c.Close())
+		},
+	} {
+		forget := func() weak.Pointer[Client] {
+			c, err := NewClient(ctx, newCanned(map[string]string{"NOOP": "+OK\r\n", "RETR": "+OK\r\ntext\r\n.\r\n"}), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantIs(t, name, use(c))
+			return weak.Make(c)
+		}
+		p := forget()
+		runtime.GC()
+		if p.Value() != nil {
+			t.Errorf("%s: the Client is still there", name)
+		}
+	}
+}
+
+// The pool gets no buffer that holds a password.
+func TestBuffersHoldNoSecret(t *testing.T) {
+	var c *Client
+	lines := 0
+	c, _ = serve(t, &Options{Trace: &Trace{LineSent: func(context.Context, string) {
+		lines++
+		buf := c.text.W.AvailableBuffer()
+		for _, secret := range []string{"s3cret", "czNjcmV0", "AGFsaWNlAHMzY3JldA=="} {
+			if bytes.Contains(buf[:cap(buf)], []byte(secret)) {
+				t.Errorf("%q is in the write buffer", secret)
+			}
+		}
+	}}}, "C: USER alice\nS: +OK\nC: PASS s3cret\nS: -ERR\nC: AUTH PLAIN AGFsaWNlAHMzY3JldA==\nS: -ERR\n"+
+		"C: AUTH LOGIN\nS: +\nC: YWxpY2U=\nS: +\nC: czNjcmV0\nS: +OK\n")
+	c.User(t.Context(), "alice")
+	c.Pass(t.Context(), "s3cret")
+	c.Auth(t.Context(), PlainAuth("", "alice", "s3cret"))
+	wantIs(t, "Auth", c.Auth(t.Context(), LoginAuth("alice", "s3cret")))
+	if lines != 6 {
+		t.Errorf("%d lines were sent, want 6", lines)
+	}
 }
 
 func TestQuit(t *testing.T) {
@@ -1036,10 +1148,11 @@ func TestQuit(t *testing.T) {
 		{"unsolicited data before QUIT", "C: DELE 1\nin one segment:\nS: +OK\nS: +OK\n", false, nil, ErrMalformed},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
-			c, _ := serve(t, nil, tt.script)
+			c, conn := serve(t, nil, tt.script)
 			if strings.Contains(tt.script, "DELE") {
 				deleted(t, c)
 			}
+			conn.take()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			if tt.stop != nil {
@@ -1049,6 +1162,14 @@ func TestQuit(t *testing.T) {
 			wantIs(t, "Quit", err, tt.want)
 			if unknown := strings.Contains(err.Error(), "not known"); unknown != tt.unknown {
 				t.Errorf("Quit: %v; does it say that nobody knows?", err)
+			}
+			if sent := conn.take() != ""; sent != strings.Contains(tt.script, "C: QUIT") {
+				t.Errorf("QUIT was sent: %t", sent)
+			}
+			if tt.name == "canceled before QUIT" {
+				wantIs(t, "Err", c.Err())
+			} else {
+				wantClosed(t, c, conn, tt.want)
 			}
 		})
 	}

@@ -136,16 +136,17 @@ func (c *Client) handshake(conn *tls.Conn, verb string) error {
 }
 
 func (c *Client) handshakeError(verb string, err error) error {
+	during := commandName(verb, 0) + ": TLS handshake"
 	switch {
 	case c.ctx.Err() != nil:
 		return c.fail(verb, newCanceledError(verb, c.ctx))
 	case isTimeout(err):
-		return c.broken(commandName(verb, 0)+": TLS handshake", 0, err, nil)
+		return c.broken(during, 0, err, nil)
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
 		closed := &Error{Command: verb, Err: io.ErrUnexpectedEOF}
-		return c.fail(verb, &callError{verb: verb, text: "TLS handshake: server closed the connection", err: closed})
+		return c.fail(during, &callError{verb: during, text: "server closed the connection", err: closed})
 	}
-	return c.fail(verb, &callError{verb: verb, text: "TLS handshake: " + err.Error(), err: err})
+	return c.fail(during, &callError{verb: during, err: err})
 }
 
 // TLSConnectionState is the state of TLS, for its certificates or for

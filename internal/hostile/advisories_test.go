@@ -12,7 +12,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"math/big"
@@ -161,57 +160,6 @@ func testNoTLS(t *testing.T) {
 			if line != "CAPA" && line != "STLS" && !strings.HasPrefix(line, "\x16") {
 				t.Errorf("%s: %q was sent", name, line)
 			}
-		}
-	}
-}
-
-// CVE-2011-1947: no limit on the time of the handshake after STLS.
-func TestCVE_2011_1947(t *testing.T) {
-	t.Parallel()
-	for name, f := range map[string]func(conn net.Conn){
-		"silent": func(conn net.Conn) { io.Copy(io.Discard, conn) },
-		"trickling": func(conn net.Conn) {
-			// A record of 16 KiB, an octet a second.
-			conn.Read(make([]byte, 4096))
-			for _, b := range append([]byte{0x16, 3, 3, 0x40, 0}, make([]byte, 0x4000)...) {
-				if _, err := conn.Write([]byte{b}); err != nil {
-					return
-				}
-				time.Sleep(time.Second)
-			}
-		},
-	} {
-		for _, implicit := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
-				near, far := pop3test.Pipe()
-				done := make(chan bool)
-				go func() {
-					defer close(done)
-					defer far.Close()
-					if !implicit {
-						b := make([]byte, 100)
-						io.WriteString(far, "+OK\r\n")
-						far.Read(b)
-						io.WriteString(far, "+OK\r\nSTLS\r\n.\r\n")
-						far.Read(b)
-						io.WriteString(far, "+OK\r\n")
-					}
-					f(far)
-				}()
-				dial := pop3.DialStartTLS
-				if implicit {
-					dial = pop3.DialTLS
-				}
-				start := time.Now()
-				_, err := dial(t.Context(), "mail.example", &pop3.Options{
-					Timeout:     timeout,
-					DialContext: func(context.Context, string, string) (net.Conn, error) { return near, nil },
-				})
-				if took := time.Since(start); kindOf(err) != "timeout" || took != timeout {
-					t.Errorf("%s, implicit TLS %v: %v after %v", name, implicit, err, took)
-				}
-				<-done
-			})
 		}
 	}
 }
