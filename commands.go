@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/tls"
@@ -28,7 +29,11 @@ import (
 // connection that is neither TLS nor local. A name that is not ASCII is sent as
 // the UTF-8 it is, whether or not the server announces UTF8 USER.
 func (c *Client) User(ctx context.Context, username string) error {
-	return c.authorize(ctx, &command{Verb: "USER", Args: []string{username}}, nil)
+	cmd := &command{Verb: "USER", Args: []string{username}}
+	if err := c.guardUser(cmd); err != nil {
+		return err
+	}
+	return c.do(ctx, cmd, nil)
 }
 
 // Pass sends the PASS command, valid right after [Client.User]. A refusal
@@ -36,14 +41,22 @@ func (c *Client) User(ctx context.Context, username string) error {
 // the server tells that much. Many servers close the connection after a
 // refusal, or delay the answer to the next attempt. (RFC 1939 section 7.)
 func (c *Client) Pass(ctx context.Context, password string) error {
-	return c.authorize(ctx, &command{Verb: "PASS", Args: []string{password}, Secret: true}, []byte(password))
+	cmd := &command{Verb: "PASS", Args: []string{password}, Secret: true}
+	if err := c.guard(cmd); err != nil {
+		return err
+	}
+	return c.credentials(ctx, cmd, []byte(password))
 }
 
 // RPOP sends the RPOP command, a login by trust in the client's address, which
 // RFC 1081 had and a few servers still have. It is valid before login. A refusal
 // is an *[Error].
 func (c *Client) RPOP(ctx context.Context, username string) error {
-	return c.authorize(ctx, &command{Verb: "RPOP", Args: []string{username}}, nil)
+	cmd := &command{Verb: "RPOP", Args: []string{username}}
+	if err := c.guardUser(cmd); err != nil {
+		return err
+	}
+	return c.credentials(ctx, cmd)
 }
 
 // APOP logs in with the APOP command: an MD5 digest of the timestamp in the
@@ -54,26 +67,26 @@ func (c *Client) RPOP(ctx context.Context, username string) error {
 // 7.)
 func (c *Client) APOP(ctx context.Context, username, secret string) error {
 	if err := wire.CheckArg(secret); err != nil {
-		return &callError{verb: "APOP", err: err}
+		return &callError{op: op{verb: "APOP"}, err: err}
 	}
 	timestamp := wire.Timestamp(c.Greeting())
 	sum := md5.New()
 	if _, err := io.WriteString(sum, timestamp+secret); err != nil { // FIPS 140-only mode, where Sum panics
-		return &callError{verb: "APOP", err: err}
+		return &callError{op: op{verb: "APOP"}, err: err}
 	}
 	digest := hex.EncodeToString(sum.Sum(nil))
 	cmd := &command{Verb: "APOP", Args: []string{username, digest}, Secret: true}
-	if err := c.guard(cmd); err != nil {
+	if err := c.guardUser(cmd); err != nil {
 		return err
 	}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, opOf(cmd)); err != nil {
 		return err
 	}
 	defer c.end()
 	if timestamp == "" {
-		return &callError{verb: cmd.Verb, text: "the greeting has no timestamp", err: ErrUnsupported}
+		return &callError{op: opOf(cmd), text: "the greeting has no timestamp", err: ErrUnsupported}
 	}
-	return c.credentials(cmd, []byte(digest), []byte(secret))
+	return c.logIn(cmd, []byte(digest), []byte(secret))
 }
 
 // guard checks a command that sends credentials.
@@ -81,44 +94,40 @@ func (c *Client) guard(cmd *command) error {
 	if err := check(cmd); err != nil {
 		return err
 	}
-	if cmd.Verb != "AUTH" && cmd.Verb != "PASS" && cmd.Args[0] == "" {
-		return &callError{verb: cmd.Verb, err: errors.New("user name is empty")}
-	}
 	if !c.secure() {
-		return &callError{verb: cmd.Verb, err: ErrInsecureAuth}
+		return &callError{op: opOf(cmd), err: ErrInsecureAuth}
 	}
 	return nil
 }
 
-// authorize sends a command that holds credentials.
-func (c *Client) authorize(ctx context.Context, cmd *command, hide ...[]byte) error {
-	if err := c.guard(cmd); err != nil {
-		return err
+// guardUser is guard for a command whose first argument is a user name. Mailpit
+// hangs up on an empty one.
+func (c *Client) guardUser(cmd *command) error {
+	if cmd.Args[0] == "" {
+		return &callError{op: opOf(cmd), err: errors.New("user name is empty")}
 	}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	return c.guard(cmd)
+}
+
+// credentials sends a command that logs in, as an exchange of its own.
+func (c *Client) credentials(ctx context.Context, cmd *command, secrets ...[]byte) error {
+	if err := c.begin(ctx, opOf(cmd)); err != nil {
 		return err
 	}
 	defer c.end()
-	return c.credentials(cmd, hide...)
+	return c.logIn(cmd, secrets...)
 }
 
-// credentials is authorize within an exchange.
-func (c *Client) credentials(cmd *command, hide ...[]byte) error {
-	c.secrets = newSecrets()
-	c.secrets.add(hide...)
-	err := c.roundTrip(cmd, nil)
-	c.secrets = nil
-	if err == nil && cmd.Verb != "USER" {
-		c.loggedIn()
-	}
-	return err
+// logIn sends a command that logs in, within an exchange. A reply must not repeat
+// the secrets.
+func (c *Client) logIn(cmd *command, secrets ...[]byte) error {
+	c.secrets = sasl.NewSecrets(secrets...)
+	return c.roundTrip(cmd, func([]byte) bool { c.loggedIn(); return true })
 }
 
 // loggedIn notes that the session is in the TRANSACTION state, where CAPA may
 // answer otherwise.
-func (c *Client) loggedIn() {
-	c.authenticated, c.knowsCapa = true, false
-}
+func (c *Client) loggedIn() { c.authenticated, c.knowsCapa = true, false }
 
 // A SASL is the client's side of a SASL mechanism (RFC 4422), for [Client.Auth].
 // It is the method set of the Client interface of emersion/go-sasl, whose
@@ -208,12 +217,12 @@ const maxChallenges = 32
 func (c *Client) Auth(ctx context.Context, s SASL) error {
 	cmd := &command{Verb: "AUTH"}
 	if s == nil {
-		return &callError{verb: cmd.Verb, err: errors.New("SASL is nil")}
+		return &callError{op: opOf(cmd), err: errors.New("SASL is nil")}
 	}
 	if err := c.guard(cmd); err != nil {
 		return err
 	}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, opOf(cmd)); err != nil {
 		return err
 	}
 	defer c.end()
@@ -222,110 +231,102 @@ func (c *Client) Auth(ctx context.Context, s SASL) error {
 
 // authenticate is Auth within an exchange.
 func (c *Client) authenticate(s SASL) (err error) {
-	cmd := &command{Verb: "AUTH"}
+	cmd, withheld, err := c.startAuth(s)
+	if err != nil {
+		return err
+	}
+	o := opOf(cmd)
+	start := c.opts.Trace.commandStart(c.ctx, o)
+	defer func() { c.traceDone(o, start, 0, err) }()
+	if err := c.send(cmd); err != nil {
+		return err
+	}
+	answered := cmd.Secret // whether the server has any response
+	for challenges := 0; ; challenges++ {
+		challenge, done, err := c.challenge(o)
+		switch {
+		case err != nil:
+			return withStatus(err, s)
+		case done:
+			return c.accepted(o, s, answered)
+		}
+		response := withheld
+		switch {
+		case challenges == maxChallenges:
+			err = fmt.Errorf("%w: more than %d challenges", ErrTooLarge, maxChallenges)
+		case withheld != nil: // this asks for it
+			withheld = nil
+		default:
+			response, err = next(s, challenge)
+		}
+		if err == nil {
+			err = checkResponse(response)
+		}
+		if err != nil {
+			return c.cancelAuth(o, err)
+		}
+		c.secrets.AddResponse(response)
+		if err := c.respond(o, base64.StdEncoding.EncodeToString(response), wire.Mask); err != nil {
+			return err
+		}
+		answered = true
+	}
+}
+
+// startAuth makes the AUTH command. withheld is the initial response if it is not
+// part of the command.
+func (c *Client) startAuth(s SASL) (cmd *command, withheld []byte, err error) {
+	cmd = &command{Verb: "AUTH"}
 	mech, ir, err := s.Start()
 	if err == nil && (mech == "" || strings.Contains(mech, " ")) {
 		err = errors.New("the mechanism has no valid name")
 	}
-	if err == nil && base64.StdEncoding.EncodedLen(len(ir)) > wire.MaxResponse {
-		err = errResponse
+	if err == nil {
+		err = checkResponse(ir)
 	}
 	if err != nil {
-		return &callError{verb: cmd.Verb, err: err}
+		return nil, nil, &callError{op: opOf(cmd), err: err}
 	}
-	c.secrets = newSecrets()
-	defer func() { c.secrets = nil }()
+	c.secrets = sasl.NewSecrets()
 	cmd.Args = []string{mech}
-	sent := false // whether the server has any response
-	if ir != nil {
-		line := *cmd
-		line.Args, line.Secret = append(line.Args, "="), true
-		if len(ir) > 0 {
-			line.Args[1] = base64.StdEncoding.EncodeToString(ir)
-		}
-		c.secrets.addResponse(ir)
-		if line.Len() <= 255 && !strings.EqualFold(mech, "XOAUTH2") && !strings.EqualFold(mech, "OAUTHBEARER") {
-			cmd, ir, sent = &line, nil, true
-		}
+	if ir == nil {
+		return cmd, nil, check(cmd)
 	}
-	if err := check(cmd); err != nil {
-		return err
+	c.secrets.AddResponse(ir)
+	line := command{Verb: cmd.Verb, Args: []string{mech, "="}, Secret: true}
+	if len(ir) > 0 {
+		line.Args[1] = base64.StdEncoding.EncodeToString(ir)
 	}
-	start := c.traceStart(cmd)
-	defer c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), &err)
-	if err := c.send(cmd); err != nil {
-		return err
+	if line.Len() <= 255 && !strings.EqualFold(mech, "XOAUTH2") && !strings.EqualFold(mech, "OAUTHBEARER") {
+		return &line, nil, check(&line)
 	}
-	for challenges := 0; ; challenges++ {
-		challenge, done, err := c.challenge(cmd)
-		switch {
-		case done && err == nil && !sent:
-			return c.broken(cmd.Verb, 0, fmt.Errorf("%w: the server accepted before anything was proved", ErrMalformed), nil)
-		case done && err == nil:
-			if f, ok := s.(interface{ Finish() error }); ok {
-				if err := f.Finish(); err != nil {
-					return c.fail(cmd.Verb, &callError{verb: cmd.Verb, err: err})
-				}
-			}
-			c.arrived()
-			c.loggedIn()
-			return nil
-		case err != nil:
-			if isRefusal(err) {
-				c.arrived()
-				withStatus(err, s)
-			}
-			return err
-		}
-		response := ir
-		switch {
-		case challenges == maxChallenges:
-			err = fmt.Errorf("%w: more than %d challenges", ErrTooLarge, maxChallenges)
-		case ir != nil: // the response was withheld, this asks for it
-			ir = nil
-		default:
-			response, err = next(s, challenge)
-		}
-		if err == nil && base64.StdEncoding.EncodedLen(len(response)) > wire.MaxResponse {
-			err = errResponse
-		}
-		if err != nil {
-			return c.cancelAuth(cmd, err)
-		}
-		c.secrets.addResponse(response)
-		if err := c.respond(cmd, base64.StdEncoding.EncodeToString(response), wire.Mask); err != nil {
-			return err
-		}
-		sent = true
-	}
+	return cmd, ir, check(cmd)
 }
 
-var errResponse = fmt.Errorf("%w: SASL response of more than %d octets", ErrTooLarge, wire.MaxResponse)
-
-// challenge reads what the server says next in a SASL exchange: a challenge,
-// still encoded, or (done) a status line.
-func (c *Client) challenge(cmd *command) (challenge []byte, done bool, err error) {
-	c.readBy = time.Time{}
-	line, _, err := wire.ReadLine(c.text.R, wire.MaxChallenge)
-	if err != nil {
-		return nil, false, c.broken(cmd.Verb, 0, err, nil)
+// checkResponse checks the length of a SASL response.
+func checkResponse(response []byte) error {
+	if base64.StdEncoding.EncodedLen(len(response)) > wire.MaxResponse {
+		return fmt.Errorf("%w: SASL response of more than %d octets", ErrTooLarge, wire.MaxResponse)
 	}
-	if status, _ := wire.ParseStatus(line); status == wire.Continue {
-		if len(line) < 3 {
-			c.traceReceived(string(line))
-		} else {
-			c.traceReceived("+ " + wire.Mask)
-		}
-		return bytes.TrimPrefix(line[1:], []byte(" ")), false, nil
-	}
-	if len(line) > wire.MaxStatusLine {
-		return nil, false, c.broken(cmd.Verb, 0, fmt.Errorf("%w: line of more than %d octets", ErrTooLarge, wire.MaxStatusLine), nil)
-	}
-	_, err = c.judge(cmd.Verb, 0, line)
-	return nil, true, err
+	return nil
 }
 
-// next gives s a challenge.
+// accepted ends a SASL exchange that the server has ended with +OK.
+func (c *Client) accepted(o op, s SASL, answered bool) error {
+	if !answered {
+		return c.failWith(o, fmt.Errorf("%w: the server accepted before anything was proved", ErrMalformed), nil)
+	}
+	if f, ok := s.(interface{ Finish() error }); ok {
+		if err := f.Finish(); err != nil {
+			return c.fail(o, &callError{op: o, err: err})
+		}
+	}
+	c.arrived()
+	c.loggedIn()
+	return nil
+}
+
+// next returns the response of s to a challenge.
 func next(s SASL, encoded []byte) ([]byte, error) {
 	// RFC 5034 section 4: no octet is ignored, which encoding/base64 does with
 	// CR.
@@ -336,54 +337,29 @@ func next(s SASL, encoded []byte) ([]byte, error) {
 	return s.Next(challenge)
 }
 
-// respond sends a line of a SASL exchange.
-func (c *Client) respond(cmd *command, line, shown string) error {
-	c.text.W.WriteString(line)
-	c.text.W.WriteString("\r\n")
-	if err := c.flush(&command{Verb: cmd.Verb, Secret: true}); err != nil {
-		return err
-	}
-	if f := c.opts.Trace.LineSent; f != nil {
-		f(c.ctx, shown)
-	}
-	return nil
-}
-
 // cancelAuth ends a SASL exchange because of err, which it returns if the server
-// plays along.
-func (c *Client) cancelAuth(cmd *command, err error) error {
-	if err := c.respond(cmd, "*", "*"); err != nil {
+// agrees to that.
+func (c *Client) cancelAuth(o op, err error) error {
+	if err := c.respond(o, "*", "*"); err != nil {
 		return err
 	}
-	_, done, reply := c.challenge(cmd)
+	_, done, reply := c.challenge(o)
 	switch {
 	case done && isRefusal(reply):
-		c.arrived()
-		return &callError{verb: cmd.Verb, err: err}
+		return &callError{op: o, err: err}
 	case reply != nil:
 		return reply
 	}
-	return c.broken(cmd.Verb, 0, fmt.Errorf("%w: the server goes on though the exchange was canceled", ErrMalformed), nil)
+	return c.failWith(o, fmt.Errorf("%w: the server goes on though the exchange was canceled", ErrMalformed), nil)
 }
 
-// withStatus adds to a refusal what the server told about the bearer token.
-func withStatus(err error, s SASL) {
-	if b, ok := s.(sasl.Bearer); ok && b.Status() != "" {
+// withStatus adds to a refusal what the server said about the bearer token.
+func withStatus(err error, s SASL) error {
+	if b, ok := s.(sasl.Bearer); ok && isRefusal(err) && b.Status() != "" {
 		refused := err.(*Error)
 		refused.Text = strings.TrimSpace(refused.Text + " (status " + b.Status() + ")")
 	}
-}
-
-// addResponse adds a SASL response as it goes over the wire, and what is secret
-// in it: PLAIN's password behind the last NUL, a bearer token, CRAM-MD5's digest
-// behind the last space, SCRAM's proof.
-func (s *secrets) addResponse(response []byte) {
-	s.add(response, []byte(base64.StdEncoding.EncodeToString(response)))
-	for _, mark := range []string{"\x00", "Bearer ", " ", ",p="} {
-		if i := bytes.LastIndex(response, []byte(mark)); i >= 0 {
-			s.add(bytes.TrimRight(response[i+len(mark):], "\x01"))
-		}
-	}
+	return err
 }
 
 // Login logs in by the strongest method that the server offers: CAPA, then the
@@ -397,15 +373,13 @@ func (s *secrets) addResponse(response []byte) {
 // see [Client.APOP] and [Client.Auth]. For a server that cannot bear CAPA, use
 // [Client.User] and [Client.Pass].
 func (c *Client) Login(ctx context.Context, username, password string) error {
-	const verb = "login"
+	login := op{verb: "login"}
 	user := &command{Verb: "USER", Args: []string{username}}
 	pass := &command{Verb: "PASS", Args: []string{password}, Secret: true}
-	for _, cmd := range []*command{user, pass} {
-		if err := c.guard(cmd); err != nil {
-			return err
-		}
+	if err := cmp.Or(check(user), check(pass), c.guardUser(user)); err != nil {
+		return err
 	}
-	if err := c.begin(ctx, verb); err != nil {
+	if err := c.begin(ctx, login); err != nil {
 		return err
 	}
 	defer c.end()
@@ -427,14 +401,14 @@ func (c *Client) Login(ctx context.Context, username, password string) error {
 	case offered("LOGIN"):
 		return c.authenticate(LoginAuth(username, password))
 	case caps.Has("USER"), !caps.Has("SASL") && (isTLS || !caps.Has("STLS")):
-		if err := c.credentials(user); err != nil {
+		if err := c.roundTrip(user, nil); err != nil {
 			return err
 		}
-		return c.credentials(pass, []byte(password))
+		return c.logIn(pass, []byte(password))
 	case caps.Has("STLS") && !isTLS:
-		return &callError{verb: verb, text: "the server takes logins under TLS only: use StartTLS or DialStartTLS", err: ErrUnsupported}
+		return &callError{op: login, text: "the server takes logins under TLS only: use StartTLS or DialStartTLS", err: ErrUnsupported}
 	}
-	return &callError{verb: verb, text: "the server offers none of the methods that Login uses; Auth may know one", err: ErrUnsupported}
+	return &callError{op: login, text: "the server offers none of the methods that Login uses; Auth may know one", err: ErrUnsupported}
 }
 
 // Capabilities is what a server answers to CAPA: names in upper case, and their
@@ -494,7 +468,7 @@ func (c Capabilities) number(name string) (n int, ok bool) {
 // change with StartTLS and login. A refusal (*[Error]) means that the server
 // does not know the command. (RFC 2449 section 5.)
 func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
-	if err := c.begin(ctx, "CAPA"); err != nil {
+	if err := c.begin(ctx, op{verb: "CAPA"}); err != nil {
 		return nil, err
 	}
 	defer c.end()
@@ -527,16 +501,7 @@ func (c *Client) capa() (Capabilities, error) {
 // valid before login, and StartTLS is not valid after it. It is sent whether or
 // not CAPA lists it. (RFC 6856 section 2.)
 func (c *Client) UTF8(ctx context.Context) error {
-	cmd := &command{Verb: "UTF8"}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
-		return err
-	}
-	defer c.end()
-	err := c.roundTrip(cmd, nil)
-	if err == nil {
-		c.utf8 = true
-	}
-	return err
+	return c.do(ctx, &command{Verb: "UTF8"}, func([]byte) bool { c.utf8 = true; return true })
 }
 
 // Lang sends the LANG command: it asks for the texts of replies in the language
@@ -546,7 +511,7 @@ func (c *Client) UTF8(ctx context.Context) error {
 func (c *Client) Lang(ctx context.Context, tag string) (selected string, err error) {
 	cmd := &command{Verb: "LANG", Args: []string{tag}}
 	if tag != "*" && strings.Trim(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "" || tag == "" {
-		return "", &callError{verb: cmd.Verb, err: errors.New("not a language tag")}
+		return "", &callError{op: opOf(cmd), err: errors.New("not a language tag")}
 	}
 	err = c.do(ctx, cmd, func(text []byte) bool {
 		selected, _ = wire.Field(string(text))
@@ -567,7 +532,7 @@ type Language struct {
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	var langs []Language
 	cmd := &command{Verb: "LANG"}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, opOf(cmd)); err != nil {
 		return nil, err
 	}
 	defer c.end()
@@ -591,7 +556,7 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 // empty maildrop: whether it is that tells STAT.
 func (c *Client) list(ctx context.Context, verb string, parse func(*wire.Listing) (bad string, ok bool)) error {
 	cmd := &command{Verb: verb}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, opOf(cmd)); err != nil {
 		return err
 	}
 	defer c.end()
@@ -739,19 +704,7 @@ func (c *Client) Top(ctx context.Context, number, lines int) (*Message, error) {
 // [Client.Quit]. A refusal (*[Error]) means that there is no such message, or that
 // it is marked already. It is valid after login. (RFC 1939 section 5.)
 func (c *Client) Dele(ctx context.Context, number int) error {
-	cmd := &command{Verb: "DELE", Numbers: []int{number}}
-	if err := check(cmd); err != nil {
-		return err
-	}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
-		return err
-	}
-	defer c.end()
-	err := c.roundTrip(cmd, nil)
-	if err == nil {
-		c.deletions++
-	}
-	return err
+	return c.do(ctx, &command{Verb: "DELE", Numbers: []int{number}}, func([]byte) bool { c.deletions++; return true })
 }
 
 // Noop sends the NOOP command, which keeps the session from being closed for
@@ -763,16 +716,7 @@ func (c *Client) Noop(ctx context.Context) error {
 // Rset sends the RSET command, which takes back all marks of Dele. It is valid
 // after login. (RFC 1939 section 5.)
 func (c *Client) Rset(ctx context.Context) error {
-	cmd := &command{Verb: "RSET"}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
-		return err
-	}
-	defer c.end()
-	err := c.roundTrip(cmd, nil)
-	if err == nil {
-		c.deletions = 0
-	}
-	return err
+	return c.do(ctx, &command{Verb: "RSET"}, func([]byte) bool { c.deletions = 0; return true })
 }
 
 // RetrAll sends a RETR command for each of the message numbers and returns
@@ -805,14 +749,111 @@ func (c *Client) Rset(ctx context.Context) error {
 //
 // It is valid after login. (RFC 1939 section 5, RFC 2449 section 6.6.)
 func (c *Client) RetrAll(ctx context.Context, numbers []int) iter.Seq2[*Message, error] {
-	return c.messages(ctx, "RETR", numbers, nil)
+	return c.messages(ctx, run{verb: "RETR", retrieves: true, numbers: numbers})
 }
 
 // TopAll sends a TOP command for each of the message numbers; otherwise it is to
 // [Client.Top] what [Client.RetrAll] is to Retr. EXPIRE 0 makes no difference to
 // it. (RFC 1939 section 7, RFC 2449 section 6.6.)
 func (c *Client) TopAll(ctx context.Context, numbers []int, lines int) iter.Seq2[*Message, error] {
-	return c.messages(ctx, "TOP", numbers, []int{lines})
+	return c.messages(ctx, run{verb: "TOP", numbers: numbers, lines: []int{lines}})
+}
+
+// pipelines decides whether a run may send ahead, and sends CAPA if nothing is
+// known. (RFC 2449 section 6.6.)
+func (c *Client) pipelines(r *run) (bool, error) {
+	if c.opts.Window == 1 || len(r.numbers) < 2 {
+		return false, nil
+	}
+	if !c.knowsCapa {
+		if _, err := c.capa(); err != nil && !isRefusal(err) {
+			return false, err
+		}
+	}
+	// With EXPIRE 0, what was retrieved may be deleted at QUIT (RFC 2449 section
+	// 6.7): no message is retrieved then that the loop does not ask for.
+	return c.pipelining && !(r.retrieves && c.expire0 && c.opts.Window == 0), nil
+}
+
+// start begins a run.
+func (c *Client) start(r *run) error {
+	ahead, err := c.pipelines(r)
+	r.window = c.opts.Window
+	if !ahead {
+		r.window = 1
+	}
+	return err
+}
+
+// messages is RetrAll and TopAll.
+func (c *Client) messages(ctx context.Context, r run) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		r := r
+		r.numbers = slices.Clone(r.numbers)
+		err := r.check()
+		if err == nil {
+			if err = c.begin(ctx, op{verb: r.verb}); err == nil {
+				err = c.runMessages(&r, yield)
+			}
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// runMessages yields the messages of a run and ends the exchange. It returns
+// what is left to yield, with a nil Message.
+func (c *Client) runMessages(r *run, yield func(*Message, error) bool) (err error) {
+	returns := false
+	defer func() {
+		if !returns {
+			c.abandon(r)
+		}
+		c.end()
+	}()
+	err = c.start(r)
+	for err == nil && r.answered < len(r.numbers) {
+		var m *Message
+		var refused error
+		if m, refused, err = c.step(r); err != nil {
+			break
+		}
+		if !yield(m, refused) {
+			err = c.drainRun(r, m)
+			returns = true
+			c.traceUnanswered(r, err)
+			return nil // Client.Err reports it
+		}
+		err = m.endStep()
+		r.octets += m.n
+	}
+	returns = true
+	c.traceUnanswered(r, err)
+	return err
+}
+
+// step sends what is due of a run and reads the beginning of its next message.
+func (c *Client) step(r *run) (m *Message, refused, err error) {
+	if err := c.refill(r); err != nil {
+		return nil, nil, err
+	}
+	if err := c.checkAlive(op{verb: r.verb}); err != nil {
+		return nil, nil, err
+	}
+	return c.nextMessage(r)
+}
+
+// abandon closes the connection in the middle of a run, behind a panic or
+// runtime.Goexit in the body of the loop.
+func (c *Client) abandon(r *run) {
+	o := op{verb: r.verb}
+	c.fail(o, &callError{op: o, err: errors.New("a panic or runtime.Goexit ended the loop")})
+	c.body.Lock()
+	defer c.body.Unlock()
+	if m := c.open; m != nil {
+		m.err, c.open = m.errClosed(), nil
+	}
 }
 
 // DeleAll sends a DELE command for each of the message numbers, several ahead of
@@ -822,11 +863,11 @@ func (c *Client) TopAll(ctx context.Context, numbers []int, lines int) iter.Seq2
 //
 // It is valid after login. (RFC 1939 section 5, RFC 2449 section 6.6.)
 func (c *Client) DeleAll(ctx context.Context, numbers []int) error {
-	r := run{verb: "DELE", numbers: slices.Clone(numbers)}
+	r := run{verb: "DELE", marks: true, numbers: slices.Clone(numbers)}
 	var errs refusals
 	err := r.check()
 	if err == nil {
-		if err = c.begin(ctx, r.verb); err == nil {
+		if err = c.begin(ctx, op{verb: r.verb}); err == nil {
 			defer c.end()
 			errs, err = c.deleteAll(&r)
 		}
@@ -841,7 +882,7 @@ func (c *Client) DeleAll(ctx context.Context, numbers []int) error {
 }
 
 func (c *Client) deleteAll(r *run) (errs refusals, err error) {
-	defer c.traceUnanswered(r, &err)
+	defer func() { c.traceUnanswered(r, err) }()
 	if err := c.start(r); err != nil {
 		return nil, err
 	}
@@ -849,16 +890,18 @@ func (c *Client) deleteAll(r *run) (errs refusals, err error) {
 		if err := c.refill(r); err != nil {
 			return errs, err
 		}
-		cmd, start := r.next()
-		_, _, err := c.status(cmd.Verb, cmd.Number())
-		c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), &err)
-		if isRefusal(err) {
+		o, start := r.next()
+		_, _, err := c.status(o)
+		c.traceDone(o, start, 0, err)
+		switch {
+		case isRefusal(err):
 			c.deletions--
 			errs = append(errs, err)
-		} else if err != nil {
+		case err != nil:
 			return errs, err
+		default:
+			c.arrived()
 		}
-		c.arrived()
 	}
 	return errs, nil
 }

@@ -91,7 +91,7 @@ const maxErrorText = 512
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(prefix)
-	b.WriteString(commandName(e.Command, e.Number))
+	b.WriteString(op{e.Command, e.Number}.String())
 	switch {
 	case e.Err == nil:
 		b.WriteString(": server refused")
@@ -154,15 +154,29 @@ const (
 
 var codes = []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSys, CodeSysTemp, CodeSysPerm, CodeUTF8}
 
-// commandName is how an error calls a command.
-func commandName(verb string, number int) string {
+// isRefusal reports whether err is an ordinary -ERR, which is not wrapped here.
+func isRefusal(err error) bool {
+	e, ok := err.(*Error)
+	return ok && e.Err == nil
+}
+
+// An op is what was going on, for errors and traces: a command, or a step of the
+// library's own, such as "connect" or "login".
+type op struct {
+	verb   string // "" is the greeting
+	number int    // message number, or 0
+}
+
+func opOf(cmd *wire.Command) op { return op{cmd.Verb, cmd.Number()} }
+
+func (o op) String() string {
 	switch {
-	case verb == "":
+	case o.verb == "":
 		return "greeting"
-	case number > 0:
-		return fmt.Sprintf("%s %d", verb, number)
+	case o.number > 0:
+		return fmt.Sprintf("%s %d", o.verb, o.number)
 	}
-	return verb
+	return o.verb
 }
 
 // unprefixed is an error's text without the package's prefix, which is printed
@@ -171,10 +185,9 @@ func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), prefi
 
 // A callError says in which command something happened.
 type callError struct {
-	verb   string
-	number int
-	text   string // printed in place of err's, or ""
-	err    error
+	op   op
+	text string // printed in place of err's, or ""
+	err  error
 }
 
 func (e *callError) Error() string {
@@ -182,7 +195,7 @@ func (e *callError) Error() string {
 	if text == "" {
 		text = unprefixed(e.err)
 	}
-	return prefix + commandName(e.verb, e.number) + ": " + printable(text)
+	return prefix + e.op.String() + ": " + printable(text)
 }
 
 func (e *callError) Unwrap() error { return e.err }
@@ -198,9 +211,11 @@ func printable(text string) string {
 	}, text)
 }
 
+var errNilContext = errors.New(prefix + "context is nil")
+
 // A closedError is what a call on a closed connection gets: ErrClosed, and why.
 type closedError struct {
-	verb  string
+	op    op
 	cause error
 }
 
@@ -209,23 +224,23 @@ func (e *closedError) Error() string {
 	if e.cause != ErrClosed {
 		text += " since: " + unprefixed(e.cause)
 	}
-	return prefix + commandName(e.verb, 0) + ": " + text
+	return prefix + e.op.String() + ": " + text
 }
 
 func (e *closedError) Unwrap() []error { return []error{ErrClosed, e.cause} }
 
 // A canceledError is ctx.Err() and context.Cause(ctx).
 type canceledError struct {
-	verb       string
+	op         op
 	err, cause error
 }
 
-func newCanceledError(verb string, ctx context.Context) *canceledError {
-	return &canceledError{verb, ctx.Err(), context.Cause(ctx)}
+func newCanceledError(o op, ctx context.Context) *canceledError {
+	return &canceledError{o, ctx.Err(), context.Cause(ctx)}
 }
 
 func (e *canceledError) Error() string {
-	text := prefix + commandName(e.verb, 0) + ": " + e.err.Error()
+	text := prefix + e.op.String() + ": " + e.err.Error()
 	if e.cause != e.err {
 		text += ": " + unprefixed(e.cause)
 	}
@@ -237,27 +252,18 @@ func (e *canceledError) Unwrap() []error { return []error{e.err, e.cause} }
 // A timeoutError is what Options.Timeout cut. It is a net.Error, and
 // os.ErrDeadlineExceeded whatever the conn made of it.
 type timeoutError struct {
-	verb   string
-	number int
-	after  time.Duration
-	err    error
+	op    op
+	after time.Duration
+	err   error
 }
 
 func (e *timeoutError) Error() string {
-	return fmt.Sprintf("%s%s: timeout after %v: %v", prefix, commandName(e.verb, e.number), e.after, e.err)
+	return fmt.Sprintf("%s%s: timeout after %v: %v", prefix, e.op, e.after, e.err)
 }
 
 func (e *timeoutError) Unwrap() []error { return []error{os.ErrDeadlineExceeded, e.err} }
 func (e *timeoutError) Timeout() bool   { return true }
 func (e *timeoutError) Temporary() bool { return true }
-
-func isTimeout(err error) bool {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return true
-	}
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
-}
 
 // refusals is DeleAll's error: the refusals in order, then what ended it.
 type refusals []error

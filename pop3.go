@@ -172,6 +172,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/pop3/internal/stream"
 )
 
 // defaultTimeout is Options.Timeout's: some servers take a minute to open a
@@ -225,10 +227,10 @@ type Options struct {
 }
 
 // resolve copies the options and puts the defaults in.
-func (o *Options) resolve() (Options, error) {
-	var r Options
+func (o *Options) resolve() (*Options, error) {
+	r := new(Options)
 	if o != nil {
-		r = *o
+		*r = *o
 	}
 	switch {
 	case r.Window < 0:
@@ -253,25 +255,37 @@ func (o *Options) resolve() (Options, error) {
 // finished, all methods return [ErrBusy] but Close, Err, Greeting, LastReply and
 // TLSConnectionState, which may be called at any time and from any goroutine.
 type Client struct {
-	opts       Options       // Timeout 0 is none, Trace is never nil
-	host       string        // what was dialed, or ""
-	raw        net.Conn      // below TLS; shut on failure
-	cancel     func()        // c.canceled, made once
-	cancelDone chan struct{} // one token for each run of cancel
+	opts       *Options       // resolved: Timeout 0 is none, Trace is never nil
+	host       string         // what was dialed, or ""
+	stream     *stream.Stream // its Conn is set under mu
+	cancel     func()         // c.canceled, made once
+	cancelDone chan struct{}  // one token for each run of cancel
 
-	mu       sync.Mutex // guards these
-	conn     net.Conn   // raw, or TLS over it
-	err      error      // why the connection is unusable
-	busy     bool       // an exchange holds the connection
-	inFlight bool       // and a reply is awaited
-	verb     string     // of the newest command
-	greeting string
-	reply    []byte // text of the newest status line
+	mu          sync.Mutex  // guards the following; who made busy true may read stream.Conn, outstanding and reply without it
+	err         error       // why the connection is unusable
+	busy        bool        // an exchange holds the connection
+	stop        func() bool // ends the watch on the context of the exchange; nil if there is none
+	outstanding int         // commands that were sent and whose replies have not been read to the end
+	op          op          // the newest command
+	greeting    string
+	reply       []byte // text of the newest status line
 
-	exchange // owned by whoever made busy true
+	text *textproto.Conn // R and W are lent from pools for an exchange
+	exchange
+	session
 
-	body sync.Mutex // guards these; taken before mu
+	body sync.Mutex // guards open and the Message it points to; taken before mu
 	open *Message   // what is being read
+}
+
+// A session is what earlier commands mean for later ones.
+type session struct {
+	authenticated bool
+	utf8          bool
+	deletions     int  // DELE commands that a QUIT would commit
+	knowsCapa     bool // CAPA was answered since the state changed, and so:
+	pipelining    bool
+	expire0       bool
 }
 
 // Dial connects to addr and reads the greeting. The connection is not encrypted:
@@ -297,7 +311,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS boo
 	var config *tls.Config
 	if implicitTLS {
 		if config, err = o.tlsConfig(nil, host); err != nil {
-			return nil, &callError{verb: "connect", err: err}
+			return nil, &callError{op: opConnect, err: err}
 		}
 	}
 	conn, err := o.connect(ctx, addr)
@@ -319,11 +333,34 @@ func splitAddr(addr, defaultPort string) (host, hostport string) {
 	return host, net.JoinHostPort(host, cmp.Or(port, defaultPort))
 }
 
-func (o *Options) connect(ctx context.Context, addr string) (conn net.Conn, err error) {
-	const network = "tcp"
-	done := false
+// opConnect is what errors call the connect.
+var opConnect = op{verb: "connect"}
+
+const network = "tcp"
+
+// connect connects to addr, between the hooks of Trace.
+func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	if f := o.Trace.ConnectStart; f != nil {
 		f(ctx, network, addr)
+	}
+	conn, err := o.dial(ctx, addr)
+	if f := o.Trace.ConnectDone; f != nil {
+		leaked := conn
+		defer func() {
+			if leaked != nil { // the hook panicked
+				leaked.Close()
+			}
+		}()
+		f(ctx, network, addr, err)
+		leaked = nil
+	}
+	return conn, err
+}
+
+func (o *Options) dial(ctx context.Context, addr string) (net.Conn, error) {
+	dial := o.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
 	}
 	start := time.Now()
 	dialCtx, cancel := ctx, func() {}
@@ -331,35 +368,20 @@ func (o *Options) connect(ctx context.Context, addr string) (conn net.Conn, err 
 		dialCtx, cancel = context.WithTimeout(ctx, o.Timeout)
 	}
 	defer cancel()
-	dial := o.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	conn, err = dial(dialCtx, network, addr)
+	conn, err := dial(dialCtx, network, addr)
 	switch {
 	case err == nil && conn == nil:
-		err = &callError{verb: "connect", err: errors.New("DialContext returned neither a connection nor an error")}
+		err = &callError{op: opConnect, err: errors.New("DialContext returned neither a connection nor an error")}
 	case err == nil:
+		return conn, nil
 	case ctx.Err() != nil:
-		err = newCanceledError("connect", ctx)
-	case o.Timeout > 0 && (dialCtx.Err() != nil || isTimeout(err) && time.Since(start) >= o.Timeout):
-		err = &timeoutError{verb: "connect", after: o.Timeout, err: err}
+		err = newCanceledError(opConnect, ctx)
+	case o.Timeout > 0 && (dialCtx.Err() != nil || stream.IsTimeout(err) && time.Since(start) >= o.Timeout):
+		err = &timeoutError{opConnect, o.Timeout, err}
 	default:
-		err = &callError{verb: "connect", err: err}
+		err = &callError{op: opConnect, err: err}
 	}
-	if err != nil {
-		conn = nil
-	}
-	if f := o.Trace.ConnectDone; f != nil {
-		defer func() {
-			if conn != nil && !done {
-				conn.Close() // the hook panicked
-			}
-		}()
-		f(ctx, network, addr, err)
-	}
-	done = true
-	return conn, err
+	return nil, err
 }
 
 // NewClient reads the greeting of the server at the other end of conn. The
@@ -382,17 +404,8 @@ func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, erro
 	return newClient(ctx, conn, o, "")
 }
 
-var errNilContext = errors.New("pop3: context is nil")
-
-func newClient(ctx context.Context, conn net.Conn, o Options, host string) (*Client, error) {
-	c := &Client{opts: o, host: host, conn: conn, raw: conn, cancelDone: make(chan struct{}, 1)}
-	for { // TLS, perhaps over a proxy's TLS
-		t, ok := c.raw.(*tls.Conn)
-		if !ok {
-			break
-		}
-		c.raw = t.NetConn()
-	}
+func newClient(ctx context.Context, conn net.Conn, o *Options, host string) (*Client, error) {
+	c := &Client{opts: o, host: host, stream: stream.New(conn, o.Timeout), cancelDone: make(chan struct{}, 1)}
 	c.cancel = c.canceled
 	c.text = newText(conn)
 	if err := c.greet(ctx); err != nil {
@@ -400,6 +413,31 @@ func newClient(ctx context.Context, conn net.Conn, o Options, host string) (*Cli
 		return nil, err
 	}
 	return c, nil
+}
+
+// greet reads the greeting, behind the handshake if the connection is TLS.
+func (c *Client) greet(ctx context.Context) error {
+	if err := c.begin(ctx, op{}); err != nil {
+		return err
+	}
+	defer c.end()
+	c.mu.Lock()
+	c.outstanding = 1
+	c.mu.Unlock()
+	if conn, ok := c.stream.Conn.(*tls.Conn); ok {
+		if err := c.handshake(conn, op{}); err != nil {
+			return err
+		}
+	}
+	text, _, err := c.status(op{})
+	if err != nil {
+		return err
+	}
+	c.arrived()
+	c.mu.Lock()
+	c.greeting = string(text)
+	c.mu.Unlock()
+	return nil
 }
 
 // newText wraps conn. The buffers come from a pool for each exchange.
@@ -421,21 +459,22 @@ func newText(conn net.Conn) *textproto.Conn {
 // connection is as it was. (RFC 1939 sections 4 and 6.)
 func (c *Client) Quit(ctx context.Context) error {
 	cmd := command{Verb: "QUIT"}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, opOf(&cmd)); err != nil {
 		return err
 	}
 	defer c.end()
-	deletions := c.deletions > 0
+	marked := c.deletions > 0
 	err := c.roundTrip(&cmd, nil)
 	switch {
 	case err == nil || isRefusal(err):
 		if c.close() {
 			c.text.Close() // the one place where TLS says goodbye: its peer reads
 		}
-	case deletions && c.outstanding > 0: // QUIT was sent
-		return &callError{verb: cmd.Verb, text: "not known whether the messages marked were deleted: " +
+	case marked && c.outstanding > 0: // QUIT was sent
+		return &callError{op: opOf(&cmd), text: "not known whether the messages marked were deleted: " +
 			strings.TrimPrefix(unprefixed(err), cmd.Verb+": "), err: err}
-	case c.lost: // nothing was lost with it: Mailutils may just hang up
+	case !marked && c.ctx.Err() == nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge):
+		// The connection is lost and nothing with it: Mailutils may just hang up.
 		c.mu.Lock()
 		c.err = ErrClosed
 		c.mu.Unlock()
@@ -448,10 +487,10 @@ func (c *Client) Quit(ctx context.Context) error {
 // nothing. It may be called from any goroutine at any time, and what waits for
 // the server in another one then returns. A second call does nothing.
 func (c *Client) Close() error {
-	if c.raw == nil || !c.close() {
+	if c.stream == nil || !c.close() {
 		return nil
 	}
-	return c.raw.Close()
+	return c.stream.Abort()
 }
 
 // close makes the connection unusable and reports whether it was usable.
@@ -476,7 +515,7 @@ func (c *Client) close() bool {
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.raw == nil {
+	if c.stream == nil {
 		return ErrClosed
 	}
 	return c.err
@@ -503,7 +542,7 @@ func (c *Client) LastReply() string {
 // machine, or because the caller says so. A proxy on this machine is not the
 // peer, so what was dialed counts too.
 func (c *Client) secure() bool {
-	if c.opts.AllowInsecureAuth || c.raw == nil { // begin tells about a zero Client
+	if c.stream == nil || c.opts.AllowInsecureAuth { // begin reports a zero Client
 		return true
 	}
 	if _, ok := c.TLSConnectionState(); ok {
@@ -512,7 +551,7 @@ func (c *Client) secure() bool {
 	if c.host != "" && !strings.EqualFold(c.host, "localhost") && !isLoopback(c.host) {
 		return false
 	}
-	addr := c.raw.RemoteAddr()
+	addr := c.stream.RemoteAddr()
 	if addr == nil {
 		return false
 	}
@@ -556,6 +595,24 @@ type Trace struct {
 }
 
 var noTrace Trace
+
+// commandStart calls CommandStart, and returns the time if CommandDone will be
+// called.
+func (t *Trace) commandStart(ctx context.Context, o op) (start time.Time) {
+	if t.CommandStart != nil {
+		t.CommandStart(ctx, CommandInfo{Command: o.verb, Number: o.number})
+	}
+	if t.CommandDone != nil {
+		start = time.Now()
+	}
+	return start
+}
+
+func (t *Trace) lineReceived(ctx context.Context, line string) {
+	if t.LineReceived != nil {
+		t.LineReceived(ctx, line)
+	}
+}
 
 // CommandInfo is what a [Trace] learns of a command. CommandStart gets Command
 // and Number alone.

@@ -27,6 +27,7 @@ import (
 	"weak"
 
 	"example.com/pop3/internal/pop3test"
+	"example.com/pop3/internal/stream"
 	"example.com/pop3/internal/wire"
 )
 
@@ -1094,7 +1095,7 @@ func TestQuit(t *testing.T) {
 		{"half a line", "C: QUIT\nSq: \"+O\"\nclose", false, nothing, nil},
 		{"end of input with deletions", dele + "C: QUIT\nclose", false, deleted, eof},
 		{"reset with deletions", dele + "C: QUIT\nclose", true, deleted, func(err error) bool { return errors.Is(err, syscall.ECONNRESET) }},
-		{"silence with deletions", dele + "C: QUIT\nstall", false, deleted, isTimeout},
+		{"silence with deletions", dele + "C: QUIT\nstall", false, deleted, stream.IsTimeout},
 		{"end of input behind DeleAll", "C: CAPA\nS: -ERR\n" + dele + "C: DELE 2\nS: -ERR\nC: QUIT\nclose", false,
 			func(t *testing.T, c *Client) { c.DeleAll(t.Context(), []int{1, 2}) }, eof},
 		{"deletion refused", "C: DELE 1\nS: -ERR no\nC: QUIT\nclose", false,
@@ -2917,11 +2918,12 @@ func TestRetrAll(t *testing.T) {
 		for _, read := range []int{0, 1, 100} {
 			bubble(t, fmt.Sprintf("break at %d having read %d", stop, read), func(t *testing.T) {
 				c, conn := serve(t, nil, four+replies+"C: NOOP\nS: +OK still here\n")
+				steps := 0
 				for m, err := range c.RetrAll(t.Context(), numbersTo(4)) {
 					if err == nil {
 						io.CopyN(io.Discard, m, int64(read))
 					}
-					if stop--; stop == 0 {
+					if steps++; steps == stop {
 						break
 					}
 				}

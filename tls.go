@@ -5,7 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"time"
+
+	"example.com/pop3/internal/stream"
 )
 
 // DialTLS connects to addr with TLS from the first octet, as RFC 8314 section
@@ -42,27 +43,28 @@ func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, err
 // crypto/x509 that caused it.
 func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	cmd := command{Verb: "STLS"}
+	o := opOf(&cmd)
 	config, err := c.opts.tlsConfig(config, c.host)
 	if err != nil {
-		return &callError{verb: cmd.Verb, err: err}
+		return &callError{op: o, err: err}
 	}
-	if err := c.begin(ctx, cmd.Verb); err != nil {
+	if err := c.begin(ctx, o); err != nil {
 		return err
 	}
 	defer c.end()
 	_, isTLS := c.TLSConnectionState()
 	switch {
 	case isTLS:
-		return &callError{verb: cmd.Verb, err: errors.New("the connection is under TLS already")}
+		return &callError{op: o, err: errors.New("the connection is under TLS already")}
 	case c.authenticated:
-		return &callError{verb: cmd.Verb, err: errors.New("not valid after login")}
+		return &callError{op: o, err: errors.New("not valid after login")}
 	case c.utf8:
-		return &callError{verb: cmd.Verb, err: errors.New("not valid after UTF8")}
+		return &callError{op: o, err: errors.New("not valid after UTF8")}
 	}
 	caps, err := c.capa()
 	switch {
 	case err == nil && !caps.Has(cmd.Verb):
-		return &callError{verb: cmd.Verb, text: "the server does not offer it; DialTLS may work, on port 995", err: ErrUnsupported}
+		return &callError{op: o, text: "the server does not offer it; DialTLS may work, on port 995", err: ErrUnsupported}
 	case err != nil && !isRefusal(err):
 		return err
 	}
@@ -70,29 +72,27 @@ func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 }
 
 func (c *Client) startTLS(cmd *command, config *tls.Config) (err error) {
-	start := c.traceStart(cmd)
-	defer c.traceDone(cmd.Verb, cmd.Number(), start, new(int64), &err)
+	o := opOf(cmd)
+	start := c.opts.Trace.commandStart(c.ctx, o)
+	defer func() { c.traceDone(o, start, 0, err) }()
 	if err := c.send(cmd); err != nil {
 		return err
 	}
-	if _, _, err := c.status(cmd.Verb, 0); err != nil {
-		if isRefusal(err) {
-			c.arrived()
-		}
+	if _, _, err := c.status(o); err != nil {
 		return err
 	}
 	if c.text.R.Buffered() > 0 {
 		// Whoever put it there wants it to be taken for a reply under TLS.
-		return c.broken(cmd.Verb, 0, unsolicited("behind the reply, before TLS"), nil)
+		return c.failWith(o, unsolicited("behind the reply, before TLS"), nil)
 	}
-	conn := tls.Client(c.conn, config)
-	if err := c.handshake(conn, cmd.Verb); err != nil {
+	conn := tls.Client(c.stream.Conn, config)
+	if err := c.handshake(conn, o); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.conn = conn
+	c.stream.Conn = conn
 	c.mu.Unlock()
-	r, w := c.text.R, c.text.W // they read and write c.conn, whatever it is
+	r, w := c.text.R, c.text.W // they read and write the stream, whatever its Conn
 	c.text = newText(conn)
 	c.text.R, c.text.W = r, w
 	c.knowsCapa = false
@@ -102,7 +102,7 @@ func (c *Client) startTLS(cmd *command, config *tls.Config) (err error) {
 
 // tlsConfig is config, or else the options', with a server name.
 func (o *Options) tlsConfig(config *tls.Config, host string) (*tls.Config, error) {
-	if config == nil {
+	if config == nil && o != nil { // nil for a zero Client, which begin reports
 		config = o.TLSConfig
 	}
 	if config == nil {
@@ -119,15 +119,15 @@ func (o *Options) tlsConfig(config *tls.Config, host string) (*tls.Config, error
 	return config, nil
 }
 
-// handshake does the handshake of conn, which is over c.raw.
-func (c *Client) handshake(conn *tls.Conn, verb string) error {
-	if timeout := c.opts.Timeout; timeout > 0 {
-		c.armed = time.Now().Add(timeout)
-		c.raw.SetDeadline(c.armed)
+// handshake does the TLS handshake of conn, which is over the stream's Conn or is
+// it.
+func (c *Client) handshake(conn *tls.Conn, o op) error {
+	err := c.stream.Limit()
+	if err == nil {
+		err = conn.HandshakeContext(c.ctx)
 	}
-	err := conn.HandshakeContext(c.ctx)
 	if err != nil {
-		err = c.handshakeError(verb, err)
+		err = c.handshakeError(o, err)
 	}
 	if f := c.opts.Trace.TLSHandshakeDone; f != nil {
 		f(c.ctx, conn.ConnectionState(), err)
@@ -135,25 +135,28 @@ func (c *Client) handshake(conn *tls.Conn, verb string) error {
 	return err
 }
 
-func (c *Client) handshakeError(verb string, err error) error {
-	during := commandName(verb, 0) + ": TLS handshake"
+func (c *Client) handshakeError(o op, err error) error {
+	during := op{verb: o.String() + ": TLS handshake"}
 	switch {
 	case c.ctx.Err() != nil:
-		return c.fail(verb, newCanceledError(verb, c.ctx))
-	case isTimeout(err):
-		return c.broken(during, 0, err, nil)
+		return c.fail(o, newCanceledError(o, c.ctx))
+	case stream.IsTimeout(err):
+		return c.failWith(during, err, nil)
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		closed := &Error{Command: verb, Err: io.ErrUnexpectedEOF}
-		return c.fail(during, &callError{verb: during, text: "server closed the connection", err: closed})
+		closed := &Error{Command: o.verb, Err: io.ErrUnexpectedEOF}
+		return c.fail(during, &callError{op: during, text: "server closed the connection", err: closed})
 	}
-	return c.fail(during, &callError{verb: during, err: err})
+	return c.fail(during, &callError{op: during, err: err})
 }
 
 // TLSConnectionState is the state of TLS, for its certificates or for
 // [SCRAMSHA256PlusAuth]; ok is false if the connection has none.
 func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
+	if c.stream == nil {
+		return state, false
+	}
 	c.mu.Lock()
-	conn := c.conn
+	conn := c.stream.Conn
 	c.mu.Unlock()
 	if t, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return t.ConnectionState(), true
