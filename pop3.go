@@ -1,16 +1,18 @@
-// Package pop3 is a POP3 client (RFC 1939): it logs in to a server, lists the
-// messages of a maildrop, fetches and deletes them.
+// Package pop3 implements a POP3 client (RFC 1939): it logs in to a server, lists the
+// messages of a maildrop, and retrieves and deletes them.
 //
 // # First steps
 //
-// [DialTLS] connects, [Client.Login] logs in, [Client.ListAll] tells what there
-// is, [Client.RetrAll] fetches it, [Client.Quit] ends the session:
+// [DialTLS] connects, [Client.Login] logs in, [Client.ListAll] lists the messages,
+// [Client.RetrAll] retrieves them, and [Client.Quit] ends the session. In this program no
+// message is deleted before it is safe; save stands for a function of your own that
+// returns when the message is on the disk:
 //
 //	c, err := pop3.DialTLS(ctx, "pop.example.com", nil)
 //	if err != nil {
 //		return err
 //	}
-//	defer c.Close()
+//	defer c.Close() // deletes nothing
 //	if err := c.Login(ctx, "ada", "tides"); err != nil {
 //		return err
 //	}
@@ -18,153 +20,188 @@
 //	if err != nil {
 //		return err
 //	}
-//	var numbers []int
+//	var numbers, saved []int
 //	for _, info := range list {
 //		numbers = append(numbers, info.Number)
 //	}
 //	for m, err := range c.RetrAll(ctx, numbers) {
+//		if m == nil {
+//			return err // no more messages come
+//		}
 //		if err != nil {
+//			log.Print(err) // the server refused this message
+//			continue
+//		}
+//		if err := save(m); err != nil {
+//			c.Close() // not Quit, and before the loop is left
 //			return err
 //		}
-//		if _, err := m.WriteTo(w); err != nil {
-//			return err
-//		}
+//		saved = append(saved, m.Number)
 //	}
-//	return c.Quit(ctx)
+//	if err := c.DeleAll(ctx, saved); err != nil {
+//		log.Print(err) // what the server refused stays in the maildrop
+//	}
+//	return c.Quit(ctx) // deletes what is marked
 //
-// [DialStartTLS] is for a server without a port of its own for TLS. Gmail and
-// Exchange Online want [Client.Auth] with [XOAuth2Auth] in place of Login. A
-// nil [*Options] is right for most. Whoever comes from Python's poplib finds a
-// method for each of its own; README has the table.
+// [DialStartTLS] is for a server without a dedicated TLS port. For Gmail and Exchange
+// Online, call [Client.Auth] with [XOAuth2Auth] instead of [Client.Login]. To retrieve
+// only new mail, use the unique-ids that [Client.Messages] lists. A nil [*Options] is
+// right for most programs. Every method of Python's poplib and of knadh/go-pop3 has a
+// counterpart here; see the tables in the README.
 //
 // # States of a session
 //
-// A session begins in the AUTHORIZATION state, where StartTLS, UTF8 and the
-// logins are valid: Login, Auth, APOP, RPOP, or User and then Pass. A login leads
-// to the TRANSACTION state, where everything about messages is valid. Capa, Lang
-// and LangAll are valid in both. The server holds the state and refuses what does
-// not fit; only StartTLS is refused here.
+// A session begins in the AUTHORIZATION state, in which [Client.StartTLS], [Client.UTF8]
+// and the logins are valid: [Client.Login], [Client.Auth], [Client.APOP], [Client.RPOP],
+// or [Client.User] followed by [Client.Pass]. A login leads to the TRANSACTION state, in
+// which the methods that deal with messages are valid. [Client.Capa], [Client.Lang] and
+// [Client.LangAll] are valid in both. The server enforces these states. The [Client]
+// itself checks only [Client.StartTLS].
 //
-// A message number is good for one session; numbers may have gaps. A unique-id
-// ([Client.UIDLAll]) is good for the life of the message. The maildrop is locked
-// while the session lasts on many servers, and shows no mail that comes in
-// meanwhile.
+// A message number is valid for one session. Numbers may have gaps, so the number of a
+// message is not its position in a listing. A unique-id is valid for the life of the
+// message. Many servers lock the maildrop during a session and do not show mail that
+// arrives in the meantime.
 //
-// Dele only marks a message. Quit leads to the UPDATE state, in which the server
-// deletes what is marked. A connection that ends otherwise, by [Client.Close], a
-// failure or a canceled context, deletes nothing: Quit is the only method that
-// sends QUIT. So the safe order is to store a message, to mark it, and to Quit;
-// and to Close if anything went wrong.
+// [Client.Dele] only marks a message. [Client.Quit] leads to the UPDATE state, in which
+// the server deletes what is marked. [Client.Quit] is the only method that sends QUIT: if
+// the connection ends in another way, by [Client.Close], a failure or a canceled context,
+// the server must not delete anything (RFC 1939 section 6). So do not defer
+// [Client.Quit]; defer [Client.Close], and call [Client.Quit] at the end of a session in
+// which nothing went wrong.
 //
 // # Streaming
 //
-// Retr, Top and the loops over RetrAll and TopAll give a [Message], whose text is
-// read from the connection as it comes and is never held in memory as a whole. It
-// is delivered octet for octet: line ends, NUL and 8-bit octets are kept, the dots
-// that the protocol adds are taken out.
+// [Client.Retr], [Client.Top] and the loops over [Client.RetrAll] and [Client.TopAll]
+// return a [Message]. Its text is read from the connection as it arrives, and is never
+// held in memory as a whole. It is delivered octet for octet: line ends, NUL and 8-bit
+// octets are kept, and the dots that the protocol adds are removed.
 //
-// The connection is the Message's until Read has returned io.EOF or WriteTo nil,
-// or until [Message.Close], which reads the rest and throws it away. To get rid
-// of a large message without reading it, close the Client.
+// A [Message] holds the connection until [Message.Read] returns io.EOF, [Message.WriteTo]
+// returns nil, or [Message.Close] is called, which discards the rest. A parser such as
+// [net/mail.ReadMessage] may stop before the end: call [Message.Close] after it, before
+// the next command. If [Message.Close] returns nil, the message was complete. To abandon
+// a large message without downloading it, call [Client.Close].
 //
 // # Pipelining
 //
-// RetrAll, TopAll and DeleAll send commands ahead of the replies if the server
-// lists PIPELINING, and one at a time otherwise, with the same results. Replies
-// are read in the loop; there is no goroutine behind it. Options.Window limits how
-// many commands are ahead. Over a connection that holds nothing in between, such
-// as a net.Pipe, it must be 1.
+// [Client.RetrAll], [Client.TopAll], [Client.DeleAll] and [Client.Messages] send commands
+// ahead of the replies if the server lists PIPELINING, and one at a time otherwise, with
+// the same results. The replies are read in the loop; no goroutine is involved.
+// [Options].Window limits how many commands are ahead. Over a [net.Pipe], which has no
+// buffer, nothing is sent ahead; over another connection without one, [Options].Window
+// must be 1.
 //
-// Messages ahead of the loop count as retrieved for the server, and some servers
-// delete at QUIT what was retrieved: after leaving a loop early, Close rather than
-// Quit, or set Window to 1. Where a server announces that policy by EXPIRE 0, as
-// Gmail does, RetrAll sends nothing ahead unless Window is more than 1. (RFC 2449
-// sections 6.6 and 6.7.)
+// The server counts messages that were requested ahead as retrieved, and some servers
+// delete at QUIT what was retrieved. After leaving a loop early, call [Client.Close]
+// rather than [Client.Quit], or set [Options].Window to 1. If a server announces that
+// policy with EXPIRE 0, as Gmail does, [Client.RetrAll] requests nothing ahead unless
+// [Options].Window is more than 1. (RFC 2449 sections 6.6 and 6.7.)
 //
 // # Errors
 //
-// After a call the connection is in one of three conditions. It is untouched: the
-// arguments, the state of the Client or a context that was done already kept the
-// call from sending anything. Or it is usable: the reply was read, and if it was
-// -ERR the error is an [*Error] with a nil Err. Or it is closed: [Client.Err] tells
-// why, and so does the error of every later call, which is [ErrClosed] besides.
+// After a call the connection is in one of three states:
+//
+//   - Untouched: nothing was sent, because the arguments were invalid, the [Client] was
+//     busy or closed, or ctx was already done.
+//   - Usable: the reply was read. If the server refused, the error is an [*Error] that
+//     matches [ErrRefused]. If the content of the reply makes no sense, such as a row of a
+//     listing without its fields, the error is an [*Error] that matches [ErrMalformed].
+//   - Closed: [Client.Err] returns the reason. Every later call's error matches it, and
+//     [ErrClosed] as well.
+//
+// A program that fetches mail from time to time asks two questions about a failed login,
+// in this order:
 //
 //	var e *pop3.Error
 //	switch {
-//	case errors.Is(err, pop3.CodeAuth):     // wrong name, password or token
-//	case errors.As(err, &e) && e.Temporary(): // in use, too soon, out of order: later
-//	case errors.As(err, &e) && e.Err == nil:  // refused otherwise; e.Text is the reason
-//	case errors.As(err, &e):                  // the server broke the protocol or hung up
-//	default:                                  // a lost connection, a timeout, a context that is done, a misuse
+//	case errors.As(err, &e) && e.Temporary(): // try again later: mailbox in use, login too soon, or a transient problem
+//	case errors.Is(err, pop3.ErrRefused): // stop: servers lock users out
+//	case errors.As(err, &e): // the server broke the protocol or hung up; e.Text is what it said
+//	default: // a lost connection, a timeout, a context that is done, a misuse
 //	}
 //
-// Response codes such as [CodeAuth] come from the server, and not all servers
-// have them; without one a refusal is a refusal. Texts of servers may hold
-// anything. Error prints them quoted and cut off, Error.Text and
-// [Client.LastReply] have them as they came, but for secrets.
+// Response codes such as [CodeAuth] and [CodeInUse] come from the server, and some
+// servers send none. Without one, all that is known is that the server refused. Text from
+// a server may contain anything. [Error.Error] quotes it and limits its length;
+// [Error].Text and [Client.LastReply] hold the text as it came, with secrets masked.
 //
 // # Cancellation and timeouts
 //
-// The context of a call bounds all of it, and the Message or the loop that it
-// returned. If it is done before anything was sent, the connection is untouched.
-// If it is done in the middle, the connection is closed, since what comes next
-// would be taken for the reply to something else. The error is ctx.Err() and
-// context.Cause(ctx) to [errors.Is].
+// The context of a call limits all of it, and also the [Message] or the loop that it
+// returned. If it is done before anything was sent, the connection is untouched. If it is
+// done later, the connection is closed, since the next reply would be taken for that of
+// another command. With [errors.Is], the error matches both the Err of the
+// [context.Context] and its [context.Cause].
 //
-// Options.Timeout bounds each wait for a sign of life: the connect, a reply line,
-// a write, a read of a message. A slow but steady download passes it. The
-// error is then a [net.Error] whose Timeout method returns true. [Client.Close]
-// ends any wait at once.
+// [Options].Timeout limits each wait for progress: the connect, a reply line, a write, a
+// read of message text. A slow but steady download does not time out. The error is a
+// [net.Error] whose Timeout method returns true. [Client.Close] ends any wait at once.
 //
-// The server has a timeout too, of ten minutes or more (RFC 1939 section 3);
-// [Client.Noop] starts it anew.
+// The server has a timeout as well, of ten minutes or more (RFC 1939 section 3).
+// [Client.Noop] resets it.
 //
 // # Security
 //
-// Certificates are verified unless Options.TLSConfig says otherwise. Credentials
-// are refused with [ErrInsecureAuth] over a connection that is neither TLS nor
-// local (a loopback address, a Unix socket, a pipe) unless
-// Options.AllowInsecureAuth is set. DialStartTLS has TLS or fails, and what
-// somebody sent ahead of the handshake closes the connection.
+// Certificates are verified unless [Options].TLSConfig says otherwise. Credentials are
+// refused with [ErrInsecureAuth] over a connection that is neither TLS nor local (a
+// loopback address, a Unix socket, a pipe), unless [Options].AllowInsecureAuth is set.
+// [DialStartTLS] establishes TLS or fails. If data arrives ahead of the handshake, the
+// connection is closed.
 //
-// No secret that a call was given is in an error, in what a [Trace] sees or in a
-// printed [SASL], and where the server's answer to a login repeats it (four octets
-// or more), it is masked. What a server says later is not searched for it. An
-// argument that holds a control octet is refused, so that it cannot become a
-// second command. What a server sends is bounded: status lines and rows of
-// listings to 2,048 octets, CAPA and LANG answers to 64 KiB, LIST and UIDL answers
-// to 64 MiB and 4,194,304 rows, SASL challenges to 64 KiB. A message has no bound
-// unless Options.MaxMessageSize sets one.
+// Secrets passed to a call never appear in errors, in a [Trace], or in a printed [SASL]
+// or [Client]. If the server repeats a secret in its answer to the login, it is masked if
+// it has at least four octets; the beginning of a secret is masked if it has at least
+// eight. Later replies are not searched. An argument that holds a control octet is
+// refused, so that it cannot become a second command.
+//
+// What a server sends is limited: status lines and rows of listings to 2,048 octets,
+// answers to CAPA and LANG to 64 KiB, answers to LIST and UIDL to 64 MiB and 4,194,304
+// rows, SASL challenges to 64 KiB. Commands are limited to 4,096 octets and SASL
+// responses to 64 KiB. A message has no limit unless [Options].MaxMessageSize sets one.
 //
 // # Concurrency
 //
-// A Client does one thing at a time. A call while another, a Message or a loop is
-// not finished returns [ErrBusy] at once, in the same goroutine or in another, and
-// sends nothing. Close, Err, Greeting, LastReply and TLSConnectionState may be
-// called at any time from anywhere. Clients share nothing that callers see: use
-// one for each maildrop.
+// A [Client] does one thing at a time. A call made while another call, a [Message] or a
+// loop is unfinished returns [ErrBusy] at once, in the same goroutine or in another, and
+// sends nothing. [Client.Close], [Client.Err], [Client.Greeting], [Client.LastReply] and
+// [Client.TLSConnectionState] may be called at any time from any goroutine. Clients are
+// independent of each other: use one for each maildrop.
 //
-// No goroutine outlives a call, other than what watches the context of a Message
-// or a loop that is not finished.
+// No goroutine outlives a call, or the [Message] or the loop that it returned.
 //
 // # What a server may get wrong
 //
-// Much is taken as it comes, for there are servers that send it: status lines in
-// any case and without text, lone-LF line ends, extra words, odd spaces, gaps in
-// numbers, wrong sizes (which frame nothing here), unstuffed dots, no answer to
-// QUIT if nothing was marked.
+// The client tolerates what real servers send: status lines in upper or lower case and
+// without text, lone-LF line ends, extra words, odd spaces, gaps in numbers, wrong sizes
+// (they are never used for framing), dots that are not stuffed, no answer to QUIT if
+// nothing is marked.
 //
-// What would leave the two sides to disagree on what answers what closes the
-// connection with [ErrMalformed] or [ErrTooLarge]: a reply that is neither +OK nor
-// -ERR, data that nothing had asked for, a row without its fields, an answer about
-// another message. To see the dialogue, set Options.Trace to [LogTrace].
+// Anything that could put client and server out of step closes the connection with
+// [ErrMalformed] or [ErrTooLarge]: a reply that is neither +OK nor -ERR, data that no
+// command asked for, an answer about the wrong message, a reply over a limit. To see the
+// dialogue, set [Options].Trace to the result of [LogTrace].
+//
+// # Standards
+//
+// The package implements RFC 1939 (POP3), 2449 (CAPA, PIPELINING, response codes), 2595
+// (STLS), 3206 (the codes AUTH and SYS), 5034 (AUTH), 6856 (UTF8, LANG) and 8314 (TLS
+// from the start). The mechanisms of AUTH are those of RFC 2195 (CRAM-MD5), 4422
+// (EXTERNAL), 4505 (ANONYMOUS), 4616 (PLAIN), 5802 and 7677 (SCRAM), 7628 (OAUTHBEARER),
+// LOGIN and XOAUTH2; channel bindings are those of RFC 5929 and 9266.
+//
+// In FIPS 140-only mode (GODEBUG=fips140=only), APOP, CRAM-MD5 and SCRAM-SHA-1 return an
+// error and send nothing, and [Client.Login] skips them if the server offers another
+// method.
 package pop3
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -172,61 +209,67 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"example.com/pop3/internal/stream"
+	"example.com/pop3/internal/wire"
 )
 
-// defaultTimeout is Options.Timeout's: some servers take a minute to open a
-// large maildrop, none two.
+// defaultTimeout is the default of Options.Timeout. Some servers take a minute to open a
+// large maildrop; none seen takes two.
 const defaultTimeout = 3 * time.Minute
 
-// Options adjust a [Client]. A nil *Options is the zero Options, which is safe
-// and complete. Options are copied and never modified.
+// Options configures a [Client]. A nil *Options means the zero Options, which are ready
+// to use. Options are copied and never modified.
 type Options struct {
-	// TLSConfig is the configuration of DialTLS, DialStartTLS and StartTLS. It is
-	// cloned. Its ServerName defaults to the dialed host. nil is the zero
-	// tls.Config, which verifies the server against the system's roots.
+	// TLSConfig is the configuration for DialTLS, DialStartTLS and StartTLS. It is
+	// cloned. Its ServerName defaults to the dialed host. If it is nil, the zero
+	// tls.Config is used, which verifies the server against the system's roots.
 	TLSConfig *tls.Config
 
-	// Timeout is the longest wait for the connect, the TLS handshake, one line
-	// of a reply, one write, or one read of a message that yields nothing. It is
-	// no limit on the time a call takes in all: that is the context's. 0 is 3
-	// minutes, less than 0 is none. A call that it ends returns a net.Error
-	// whose Timeout method returns true, and which is os.ErrDeadlineExceeded; the
-	// connection is closed. Quit with nothing to delete returns nil then, and
-	// where a loop is left early only Client.Err tells.
+	// Timeout is the longest wait for the connect, the TLS handshake, one line of a
+	// reply, one write, or one read of message text. It does not limit the time that a
+	// call takes in all; use the context for that. Zero means three minutes; a negative
+	// value means no timeout.
+	//
+	// A call that times out returns a net.Error whose Timeout method returns true and
+	// which matches os.ErrDeadlineExceeded; the connection is closed. If nothing is
+	// marked for deletion, Quit returns nil in this case. After an early end of a loop,
+	// only Client.Err reports it.
 	Timeout time.Duration
 
-	// Window is the most commands of RetrAll, TopAll and DeleAll that are
-	// unanswered at a time. 0 adapts to the size of the messages, 1 sends each
-	// after the reply to the one before; less than 0 is an error of Dial and
-	// NewClient. It matters only if the server lists PIPELINING (RFC 2449 section
-	// 6.6). Never are more than 16 KiB of commands unanswered, and with 0 and
-	// EXPIRE 0 RetrAll sends none ahead (section 6.7).
+	// Window is the maximum number of unanswered commands in RetrAll, TopAll and DeleAll.
+	// Zero adapts it to the size of the messages; 1 sends each command after the reply to
+	// the one before, in Messages too; a negative value is an error of Dial and
+	// NewClient. Window matters only if the server lists PIPELINING (RFC 2449 section
+	// 6.6). At most 16 KiB of commands are unanswered. If Window is zero and the server
+	// announces EXPIRE 0, RetrAll sends nothing ahead (section 6.7).
 	Window int
 
-	// MaxMessageSize is the most octets of one message, as RETR or TOP delivers
-	// it. One more closes the connection with ErrTooLarge. 0 is no limit; less than
-	// 0 is an error of Dial and NewClient.
+	// MaxMessageSize is the maximum number of octets in a message, as RETR or TOP
+	// delivers it. Reading a larger message returns ErrTooLarge and closes the
+	// connection, so skip what is too large by its size in the listing. Zero means no
+	// limit; a negative value is an error of Dial and NewClient.
 	MaxMessageSize int64
 
-	// AllowInsecureAuth permits sending credentials over a connection that is
-	// neither TLS nor local: whoever is on the way can read them.
+	// AllowInsecureAuth permits sending credentials over a connection that is neither TLS
+	// nor local, where anyone on the network path can read them.
 	AllowInsecureAuth bool
 
-	// Trace watches the connection. See LogTrace.
+	// Trace watches the connection. See LogTrace and MultiTrace.
 	Trace *Trace
 
-	// DialContext connects Dial, DialTLS and DialStartTLS, through a proxy for
-	// instance. network is "tcp", addr has a port, ctx ends when Timeout is
-	// over. DialTLS does TLS over what it returns. To Dial and DialStartTLS a
-	// connection that is TLS already, if only to a proxy, is TLS to the server:
-	// Dial lets credentials pass, DialStartTLS fails. nil is that of a zero
-	// net.Dialer.
+	// DialContext makes the connections for Dial, DialTLS and DialStartTLS, for instance
+	// through a proxy. network is "tcp", addr has a port, and ctx ends after Timeout. If
+	// it is nil, a zero net.Dialer is used.
+	//
+	// DialTLS runs TLS over the connection that DialContext returns. If that is a
+	// *tls.Conn, Dial treats it as TLS to the server, even if it ends at a proxy, and
+	// allows credentials over it; DialStartTLS fails.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// resolve copies the options and puts the defaults in.
+// resolve returns a copy of the options with the defaults filled in.
 func (o *Options) resolve() (*Options, error) {
 	r := new(Options)
 	if o != nil {
@@ -239,21 +282,20 @@ func (o *Options) resolve() (*Options, error) {
 		return r, errors.New("pop3: Options.MaxMessageSize is negative")
 	}
 	r.Timeout = max(cmp.Or(r.Timeout, defaultTimeout), 0)
-	if r.TLSConfig != nil {
-		r.TLSConfig = r.TLSConfig.Clone()
-	}
+	r.TLSConfig = r.TLSConfig.Clone()
 	if r.Trace == nil {
 		r.Trace = &noTrace
 	}
 	return r, nil
 }
 
-// A Client is a connection to a POP3 server, made by [Dial], [DialTLS],
-// [DialStartTLS] or [NewClient].
+// A Client is a connection to a POP3 server, made by [Dial], [DialTLS], [DialStartTLS] or
+// [NewClient].
 //
-// It does one thing at a time: while a call, a [Message] or a loop is not
-// finished, all methods return [ErrBusy] but Close, Err, Greeting, LastReply and
-// TLSConnectionState, which may be called at any time and from any goroutine.
+// It does one thing at a time: while a call, a [Message] or a loop is unfinished, all
+// methods return [ErrBusy], except [Client.Close], [Client.Err], [Client.Greeting],
+// [Client.LastReply] and [Client.TLSConnectionState], which may be called at any time
+// from any goroutine.
 type Client struct {
 	opts       *Options       // resolved: Timeout 0 is none, Trace is never nil
 	host       string         // what was dialed, or ""
@@ -261,7 +303,7 @@ type Client struct {
 	cancel     func()         // c.canceled, made once
 	cancelDone chan struct{}  // one token for each run of cancel
 
-	mu          sync.Mutex  // guards the following; who made busy true may read stream.Conn, outstanding and reply without it
+	mu          sync.Mutex  // guards the following; who made busy true may read what only it writes without it
 	err         error       // why the connection is unusable
 	busy        bool        // an exchange holds the connection
 	stop        func() bool // ends the watch on the context of the exchange; nil if there is none
@@ -282,22 +324,28 @@ type Client struct {
 type session struct {
 	authenticated bool
 	utf8          bool
-	deletions     int  // DELE commands that a QUIT would commit
-	knowsCapa     bool // CAPA was answered since the state changed, and so:
-	pipelining    bool
-	expire0       bool
+	deletions     int    // DELE commands that a QUIT would commit
+	offers        offers // of the newest CAPA since the state changed
+	meanSize      int64  // octets of a message, by the newest STAT or LIST; 0 or less if unknown
 }
 
-// Dial connects to addr and reads the greeting. The connection is not encrypted:
-// unless the server is local, call StartTLS before logging in, or use
-// [DialStartTLS] or [DialTLS]. The port is 110 if addr has none.
+type offers struct{ known, sasl, pipelining, expire0 bool }
+
+// Dial connects to addr and reads the greeting. The connection is not encrypted: unless
+// the server is local, call [Client.StartTLS] before logging in, or use [DialStartTLS] or
+// [DialTLS]. The default port is 110. A host name that is not ASCII must be in its xn--
+// form. (RFC 1939 sections 3 and 4.)
 //
-// A server that refuses in its greeting is an *[Error] with Command "". One that
-// says nothing until Options.Timeout is over may want TLS from the start, as on
-// port 995. (RFC 1939 sections 3 and 4.)
+// If the server refuses in its greeting, the error is an [*Error] whose [Error].Command
+// is "". If no greeting comes within [Options].Timeout, the server may expect TLS from
+// the start, as servers do on port 995: use [DialTLS].
 func Dial(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, false)
 }
+
+// divert is set by the package's tests alone. It leads the connections of the examples to a
+// server of the tests: they name the hosts, and the nil Options, that a user would.
+var divert func(host string, o *Options)
 
 func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS bool) (*Client, error) {
 	o, err := opts.resolve()
@@ -308,6 +356,12 @@ func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS boo
 		return nil, errNilContext
 	}
 	host, addr := splitAddr(addr, port)
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return nil, &callError{op: opConnect, err: errors.New("the host name is not ASCII: write it in its xn-- form")}
+	}
+	if divert != nil {
+		divert(host, o)
+	}
 	var config *tls.Config
 	if implicitTLS {
 		if config, err = o.tlsConfig(nil, host); err != nil {
@@ -319,12 +373,31 @@ func dial(ctx context.Context, addr, port string, opts *Options, implicitTLS boo
 		return nil, err
 	}
 	if implicitTLS {
-		conn = tls.Client(conn, config)
+		return newClient(ctx, tls.Client(conn, config), o, host)
 	}
-	return newClient(ctx, conn, o, host)
+	c, err := newClient(ctx, conn, o, host)
+	if _, isTLS := conn.(*tls.Conn); err != nil && !isTLS {
+		err = noGreeting(addr, err)
+	}
+	return c, err
 }
 
-// splitAddr is the host of addr, and addr with a port.
+// noGreeting adds advice to the error of a server that said nothing: it may wait for the
+// client to begin TLS.
+func noGreeting(addr string, err error) error {
+	advice := ""
+	switch silent := stream.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded); {
+	case strings.HasSuffix(addr, ":995") && (silent || isLoss(err)):
+		advice = "; port 995 expects DialTLS"
+	case silent:
+		advice = "; the port may expect DialTLS"
+	default:
+		return err
+	}
+	return &callError{op: opGreeting, text: "no complete greeting: " + detail(opGreeting, err) + advice, err: err}
+}
+
+// splitAddr returns the host of addr, and addr with a port.
 func splitAddr(addr, defaultPort string) (host, hostport string) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil { // no port, or an IPv6 address without brackets
@@ -345,14 +418,7 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	conn, err := o.dial(ctx, addr)
 	if f := o.Trace.ConnectDone; f != nil {
-		leaked := conn
-		defer func() {
-			if leaked != nil { // the hook panicked
-				leaked.Close()
-			}
-		}()
 		f(ctx, network, addr, err)
-		leaked = nil
 	}
 	return conn, err
 }
@@ -384,11 +450,11 @@ func (o *Options) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return nil, err
 }
 
-// NewClient reads the greeting of the server at the other end of conn. The
-// Client owns conn, which is closed if NewClient fails. A *tls.Conn does its
-// handshake here at the latest. StartTLS needs a ServerName then, since nothing
-// was dialed. Over a conn that holds nothing that is not being read, such as a
-// [net.Pipe], set Options.Window to 1. (RFC 1939 sections 3 and 4.)
+// NewClient reads the greeting of the server at the other end of conn and returns a
+// [Client] that owns conn. If it fails, it closes conn. If conn is a [*tls.Conn],
+// NewClient performs the handshake. There is no dialed host, so [Client.StartTLS] needs a
+// ServerName. If conn has no buffer, and is not a [net.Pipe], set [Options].Window to 1.
+// (RFC 1939 sections 3 and 4.)
 func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
 	if conn == nil {
 		return nil, errors.New("pop3: NewClient: conn is nil")
@@ -415,48 +481,66 @@ func newClient(ctx context.Context, conn net.Conn, o *Options, host string) (*Cl
 	return c, nil
 }
 
-// greet reads the greeting, behind the handshake if the connection is TLS.
+// greet reads the greeting, after the handshake if the connection is TLS.
 func (c *Client) greet(ctx context.Context) error {
-	if err := c.begin(ctx, op{}); err != nil {
+	if err := c.begin(ctx, opGreeting); err != nil {
 		return err
 	}
 	defer c.end()
-	c.mu.Lock()
-	c.outstanding = 1
-	c.mu.Unlock()
+	if err := c.expectReply(opGreeting); err != nil {
+		return err
+	}
 	if conn, ok := c.stream.Conn.(*tls.Conn); ok {
-		if err := c.handshake(conn, op{}); err != nil {
+		if err := c.handshake(conn, opGreeting); err != nil {
 			return err
 		}
 	}
-	text, _, err := c.status(op{})
-	if err != nil {
-		return err
+	text, _, err := c.status(opGreeting)
+	if err == nil {
+		err = c.arrived(opGreeting)
 	}
-	c.arrived()
+	switch {
+	case isRefusal(err): // as DavMail's, which has no server to ask
+		err.(*Error).note = "; no login was tried"
+		return err
+	case err != nil:
+		return withTLSAdvice(opGreeting, err) // TLS 1.3 tells now whether it wants a certificate
+	}
 	c.mu.Lock()
 	c.greeting = string(text)
 	c.mu.Unlock()
 	return nil
 }
 
-// newText wraps conn. The buffers come from a pool for each exchange.
+// expectReply begins a wait that no command does. It fails if ctx was done before, when
+// canceled had nothing to cancel.
+func (c *Client) expectReply(o op) error {
+	c.mu.Lock()
+	c.outstanding = 1
+	c.mu.Unlock()
+	return c.alive(o)
+}
+
+// newText wraps conn. Its buffers are taken from a pool for each exchange.
 func newText(conn net.Conn) *textproto.Conn {
 	text := textproto.NewConn(conn)
 	text.R, text.W = nil, nil
 	return text
 }
 
-// Quit sends the QUIT command, which makes the server delete what was marked with
-// Dele, and closes the connection whatever the reply. It is valid in any state; it
-// is the only method that deletes anything. A refusal (*[Error]) means that some
-// deletions were not done. Where messages are marked for deletion and no reply
-// came, nobody knows whether they were deleted, and the error says so; with none
-// marked, a server that closes without a reply, or gives none within
-// Options.Timeout, is no error.
+// Quit sends the QUIT command, at which the server deletes the messages that are marked
+// by [Client.Dele], and closes the connection whatever the reply. It is valid in any
+// state, and is the only method that deletes anything. So do not defer it: after a
+// failure, a deferred Quit would delete what is marked so far. Defer [Client.Close], and
+// call Quit at the end. (RFC 1939 sections 4 and 6.)
 //
-// If ctx is done or the connection busy (ErrBusy), nothing is written and the
-// connection is as it was. (RFC 1939 sections 4 and 6.)
+// If the server refuses ([*Error]), some of the marked messages were not deleted. If
+// messages are marked and no reply comes, it is unknown whether they were deleted, and
+// the error says so. If none is marked, it is no error if the server hangs up without a
+// reply, or sends none within [Options].Timeout.
+//
+// If ctx is already done or the connection is busy ([ErrBusy]), nothing is sent and the
+// connection is untouched.
 func (c *Client) Quit(ctx context.Context) error {
 	cmd := command{Verb: "QUIT"}
 	if err := c.begin(ctx, opOf(&cmd)); err != nil {
@@ -464,17 +548,14 @@ func (c *Client) Quit(ctx context.Context) error {
 	}
 	defer c.end()
 	marked := c.deletions > 0
-	err := c.roundTrip(&cmd, nil)
+	sent, err := c.quit(&cmd)
 	switch {
 	case err == nil || isRefusal(err):
-		if c.close() {
-			c.text.Close() // the one place where TLS says goodbye: its peer reads
-		}
-	case marked && c.outstanding > 0: // QUIT was sent
-		return &callError{op: opOf(&cmd), text: "not known whether the messages marked were deleted: " +
-			strings.TrimPrefix(unprefixed(err), cmd.Verb+": "), err: err}
-	case !marked && c.ctx.Err() == nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge):
-		// The connection is lost and nothing with it: Mailutils may just hang up.
+		c.sayGoodbye()
+	case marked && sent:
+		text := "unknown whether the marked messages were deleted: " + detail(opOf(&cmd), err)
+		return &callError{op: opOf(&cmd), text: text, err: err}
+	case !marked && ctx.Err() == nil && isLoss(err): // nothing is lost with it: Mailutils may just hang up
 		c.mu.Lock()
 		c.err = ErrClosed
 		c.mu.Unlock()
@@ -483,9 +564,64 @@ func (c *Client) Quit(ctx context.Context) error {
 	return err
 }
 
-// Close closes the connection without a word, so that the server deletes
-// nothing. It may be called from any goroutine at any time, and what waits for
-// the server in another one then returns. A second call does nothing.
+// quit sends QUIT and reads its reply. sent is false if nothing was written.
+func (c *Client) quit(cmd *command) (sent bool, err error) {
+	o := opOf(cmd)
+	start := c.opts.Trace.commandStart(c.ctx, o)
+	err = c.send(cmd)
+	sent = c.outstanding > 0
+	if err == nil {
+		err = c.readFarewell(o)
+	}
+	c.opts.Trace.commandDone(c, o, start, 0, err)
+	return sent, err
+}
+
+// readFarewell reads the reply to QUIT, whose line end may be missing. Anything after it is
+// ignored.
+func (c *Client) readFarewell(o op) error {
+	c.stream.Await()
+	line, _, err := wire.ReadLine(c.text.R, wire.MaxStatusLine)
+	if err == io.ErrUnexpectedEOF {
+		line, _ = c.text.R.Peek(c.text.R.Buffered())
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if status, _ := wire.ParseStatus(line); status == wire.OK || status == wire.Refused {
+			err = nil
+		}
+	}
+	if err != nil {
+		return c.failWith(o, err, nil)
+	}
+	_, err = c.interpret(o, line)
+	return err
+}
+
+// sayGoodbye closes the connection, with TLS's close_notify. For a peer that does not read
+// crypto/tls would wait five seconds, so this counts as a wait for a reply, which ctx,
+// Options.Timeout and Close can cut short.
+func (c *Client) sayGoodbye() {
+	c.expectReply(c.op)
+	if timeout := c.opts.Timeout; timeout > 0 {
+		aborted := make(chan struct{})
+		timer := time.AfterFunc(timeout, func() {
+			c.stream.Abort()
+			close(aborted)
+		})
+		defer func() {
+			if !timer.Stop() {
+				<-aborted
+			}
+		}()
+	}
+	c.text.Close()
+	c.mu.Lock()
+	c.outstanding, c.err = 0, ErrClosed
+	c.mu.Unlock()
+}
+
+// Close closes the connection without sending QUIT, so that the server keeps all messages
+// (RFC 1939 section 6). It may be called from any goroutine at any time, and interrupts
+// calls in other goroutines. A second call does nothing.
 func (c *Client) Close() error {
 	if c.stream == nil || !c.close() {
 		return nil
@@ -502,16 +638,15 @@ func (c *Client) close() bool {
 	}
 	c.err = ErrClosed
 	if c.stop != nil {
-		// A message that nobody reads on would keep the Client for as long as
-		// the context lives.
+		// Otherwise the context would keep the Client of an abandoned Message alive.
 		c.stop()
 		c.stop = nil
 	}
 	return true
 }
 
-// Err tells why the connection is unusable: the first failure, or ErrClosed
-// after Quit or Close. It is nil while the connection is usable.
+// Err returns why the connection is unusable: the first failure, or [ErrClosed] after
+// [Client.Quit] or [Client.Close]. It returns nil while the connection is usable.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -521,26 +656,25 @@ func (c *Client) Err() error {
 	return c.err
 }
 
-// Greeting is the text of the server's greeting, without its status indicator. It
-// is what the server sent, control octets included. (RFC 1939 section 4.)
+// Greeting returns the text of the server's greeting without its status indicator, as the
+// server sent it, control octets included. (RFC 1939 section 4.)
 func (c *Client) Greeting() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.greeting
 }
 
-// LastReply is the text of the newest status line, without +OK or -ERR. It is
-// what the server sent, control octets included, but for secrets, which are
-// masked.
+// LastReply returns the text of the latest status line without +OK or -ERR, as the server
+// sent it, control octets included. Secrets are masked.
 func (c *Client) LastReply() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return string(c.reply)
 }
 
-// secure reports whether credentials may be sent: under TLS, to a peer on this
-// machine, or because the caller says so. A proxy on this machine is not the
-// peer, so what was dialed counts too.
+// secure reports whether credentials may be sent: under TLS, to a peer on this machine, or
+// if AllowInsecureAuth is set. A proxy on this machine is not the peer, so the dialed
+// host counts as well.
 func (c *Client) secure() bool {
 	if c.stream == nil || c.opts.AllowInsecureAuth { // begin reports a zero Client
 		return true
@@ -568,36 +702,36 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// A Trace watches a connection: its hooks are called as things happen, by the
-// goroutine that runs the call, with the call's context. Any may be nil. None
-// sees what was sent as a secret: it is "***". A hook must not call the Client,
-// but for Close, Err, Greeting, LastReply and TLSConnectionState.
+// A Trace watches a connection. Its hooks are called as things happen, by the goroutine
+// that runs the call, with the context of the call. Any hook may be nil. Secrets are
+// replaced by "***". A hook must not call the [Client], except for [Client.Close],
+// [Client.Err], [Client.Greeting], [Client.LastReply] and [Client.TLSConnectionState]. If
+// a hook or a [SASL] panics, CommandDone may not be called for the commands under way.
 type Trace struct {
-	// ConnectStart and ConnectDone surround the connect of Dial, DialTLS and
-	// DialStartTLS.
+	// ConnectStart and ConnectDone are called before and after the connect of Dial,
+	// DialTLS and DialStartTLS.
 	ConnectStart func(ctx context.Context, network, addr string)
 	ConnectDone  func(ctx context.Context, network, addr string, err error)
 
-	// TLSHandshakeDone is called after the handshake, failed or not.
+	// TLSHandshakeDone is called after a handshake, failed or not.
 	TLSHandshakeDone func(ctx context.Context, state tls.ConnectionState, err error)
 
-	// CommandStart is called before a command is sent, CommandDone when its
-	// reply has been read, or a message to its end. With pipelining, several
-	// commands start before the first is done; they are done in order.
+	// CommandStart is called before a command is sent. CommandDone is called when its
+	// reply has been read; for a message, when its text has been read to the end. With
+	// pipelining several commands start before the first is done. They are done in order.
 	CommandStart func(ctx context.Context, info CommandInfo)
 	CommandDone  func(ctx context.Context, info CommandInfo)
 
-	// LineSent and LineReceived are called for every line of the dialogue,
-	// without its line end, but not for the text of messages. The rows of a
-	// listing come when all of it has been read.
+	// LineSent and LineReceived are called for every complete line of the dialogue,
+	// without its line end, except message text. The rows of a listing are reported when
+	// all of it has been read.
 	LineSent     func(ctx context.Context, line string)
 	LineReceived func(ctx context.Context, line string)
 }
 
 var noTrace Trace
 
-// commandStart calls CommandStart, and returns the time if CommandDone will be
-// called.
+// commandStart calls CommandStart, and returns the time if CommandDone will be called.
 func (t *Trace) commandStart(ctx context.Context, o op) (start time.Time) {
 	if t.CommandStart != nil {
 		t.CommandStart(ctx, CommandInfo{Command: o.verb, Number: o.number})
@@ -608,29 +742,43 @@ func (t *Trace) commandStart(ctx context.Context, o op) (start time.Time) {
 	return start
 }
 
+// commandDone calls CommandDone for a command of the exchange that c is in.
+func (t *Trace) commandDone(c *Client, o op, start time.Time, octets int64, err error) {
+	if t.CommandDone == nil {
+		return
+	}
+	info := CommandInfo{Command: o.verb, Number: o.number, Bytes: octets, Elapsed: time.Since(start), Err: err}
+	if c.replied {
+		info.Reply = string(c.reply)
+	}
+	t.CommandDone(c.ctx, info)
+}
+
 func (t *Trace) lineReceived(ctx context.Context, line string) {
 	if t.LineReceived != nil {
 		t.LineReceived(ctx, line)
 	}
 }
 
-// CommandInfo is what a [Trace] learns of a command. CommandStart gets Command
-// and Number alone.
+// CommandInfo describes a command to a [Trace]. In [Trace].CommandStart only Command and
+// Number are set.
 type CommandInfo struct {
 	Command string        // the verb
 	Reply   string        // text of the status line, without +OK or -ERR; "" if there was none
 	Number  int           // message number, or 0
-	Bytes   int64         // octets of message text or of listing rows that were read
-	Elapsed time.Duration // since the command was sent
+	Bytes   int64         // octets of message text or listing rows read
+	Elapsed time.Duration // since just before the command was sent
 	Err     error
 }
 
-// LogTrace is a Trace that logs to logger (nil is slog.Default(), which shows
-// none of it at its default level): commands, connects and handshakes at
-// slog.LevelDebug, which is poplib's debug level 1, and each line of the
-// dialogue but message text at slog.LevelDebug-4, poplib's level 2. Secrets are
-// "***". A slog.LevelVar in the logger's handler changes the level of a
-// connection that is in use.
+// LogTrace returns a [Trace] that logs to logger. It logs connects, handshakes and
+// commands at [slog.LevelDebug], which is poplib's debug level 1, and each line of the
+// dialogue except message text at slog.LevelDebug-4, poplib's level 2. Secrets are
+// replaced by "***".
+//
+// If logger is nil, LogTrace uses [slog.Default], whose default level hides all of this.
+// A [slog.LevelVar] in the logger's handler changes the level while a connection is in
+// use.
 func LogTrace(logger *slog.Logger) *Trace {
 	if logger == nil {
 		logger = slog.Default()
@@ -661,4 +809,58 @@ func LogTrace(logger *slog.Logger) *Trace {
 		LineSent:     line("pop3: sent"),
 		LineReceived: line("pop3: received"),
 	}
+}
+
+// MultiTrace returns a [Trace] that calls the hooks of each of the traces in order, for
+// logs and metrics at once. Nil traces are skipped.
+func MultiTrace(traces ...*Trace) *Trace {
+	multi := new(Trace)
+	for _, t := range traces {
+		if t == nil {
+			continue
+		}
+		multi = &Trace{
+			ConnectStart:     both2(multi.ConnectStart, t.ConnectStart),
+			ConnectDone:      both3(multi.ConnectDone, t.ConnectDone),
+			TLSHandshakeDone: both2(multi.TLSHandshakeDone, t.TLSHandshakeDone),
+			CommandStart:     both(multi.CommandStart, t.CommandStart),
+			CommandDone:      both(multi.CommandDone, t.CommandDone),
+			LineSent:         both(multi.LineSent, t.LineSent),
+			LineReceived:     both(multi.LineReceived, t.LineReceived),
+		}
+	}
+	return multi
+}
+
+// both, both2 and both3 return a hook that calls f and then g, or the one of them that is
+// not nil.
+
+func both[A any](f, g func(context.Context, A)) func(context.Context, A) {
+	switch {
+	case f == nil:
+		return g
+	case g == nil:
+		return f
+	}
+	return func(ctx context.Context, a A) { f(ctx, a); g(ctx, a) }
+}
+
+func both2[A, B any](f, g func(context.Context, A, B)) func(context.Context, A, B) {
+	switch {
+	case f == nil:
+		return g
+	case g == nil:
+		return f
+	}
+	return func(ctx context.Context, a A, b B) { f(ctx, a, b); g(ctx, a, b) }
+}
+
+func both3[A, B, C any](f, g func(context.Context, A, B, C)) func(context.Context, A, B, C) {
+	switch {
+	case f == nil:
+		return g
+	case g == nil:
+		return f
+	}
+	return func(ctx context.Context, a A, b B, c C) { f(ctx, a, b, c); g(ctx, a, b, c) }
 }

@@ -3,23 +3,28 @@ package pop3
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"strings"
 
 	"example.com/pop3/internal/stream"
+	"example.com/pop3/internal/wire"
 )
 
-// DialTLS connects to addr with TLS from the first octet, as RFC 8314 section
-// 3.3 recommends, and reads the greeting. The port is 995 if addr has none.
-// [errors.As] finds the causes of crypto/tls and crypto/x509 in the error, such as
-// x509.HostnameError and x509.UnknownAuthorityError.
+// DialTLS connects to addr with TLS from the first octet, as RFC 8314 section 3.3
+// recommends, and reads the greeting. The default port is 995. Errors of crypto/tls and
+// crypto/x509 are wrapped: [errors.As] finds x509.HostnameError,
+// x509.UnknownAuthorityError and the like.
 func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "995", opts, true)
 }
 
-// DialStartTLS is [Dial] and [Client.StartTLS], by RFC 2595. The port is 110 if
-// addr has none. It never goes on without TLS: if the server does not offer it,
-// the error is ErrUnsupported and the connection closed.
+// DialStartTLS connects like [Dial] and then calls [Client.StartTLS] (RFC 2595). The
+// default port is 110. It never continues without TLS: if the server does not offer STLS,
+// DialStartTLS closes the connection and returns [ErrUnsupported].
 func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	c, err := Dial(ctx, addr, opts)
 	if err != nil {
@@ -32,15 +37,14 @@ func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, err
 	return c, nil
 }
 
-// StartTLS sends STLS and does the TLS handshake (RFC 2595 section 4). A nil
-// config is Options.TLSConfig; a ServerName that is empty is the dialed host.
-// It is valid before login, and before UTF8 (RFC 6856 section 2.1).
+// StartTLS sends the STLS command and performs the TLS handshake (RFC 2595 section 4). If
+// config is nil, it is [Options].TLSConfig; if its ServerName is empty, it is the dialed
+// host. StartTLS is valid before login, and before [Client.UTF8] (RFC 6856 section 2.1).
 //
-// CAPA is sent first: a server that does not list STLS there is ErrUnsupported,
-// and one that refuses CAPA is asked for STLS all the same. After a refusal
-// (*[Error]) the connection is usable and not encrypted. After a handshake that
-// failed the connection is closed; [errors.As] finds the error of crypto/tls or
-// crypto/x509 that caused it.
+// StartTLS sends CAPA first. If the server does not list STLS, the error is
+// [ErrUnsupported]; if it refuses CAPA, STLS is sent anyway. If the server refuses STLS
+// ([*Error]), the connection is usable and not encrypted. If the handshake fails, the
+// connection is closed, and [errors.As] finds the error of crypto/tls or crypto/x509.
 func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	cmd := command{Verb: "STLS"}
 	o := opOf(&cmd)
@@ -55,35 +59,41 @@ func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	_, isTLS := c.TLSConnectionState()
 	switch {
 	case isTLS:
-		return &callError{op: o, err: errors.New("the connection is under TLS already")}
+		return &callError{op: o, err: errors.New("the connection uses TLS already")}
 	case c.authenticated:
 		return &callError{op: o, err: errors.New("not valid after login")}
 	case c.utf8:
 		return &callError{op: o, err: errors.New("not valid after UTF8")}
 	}
-	caps, err := c.capa()
+	caps, err := c.capaFirst()
 	switch {
-	case err == nil && !caps.Has(cmd.Verb):
-		return &callError{op: o, text: "the server does not offer it; DialTLS may work, on port 995", err: ErrUnsupported}
-	case err != nil && !isRefusal(err):
+	case err != nil:
 		return err
+	case caps != nil && !caps.Has(cmd.Verb):
+		return &callError{op: o, text: "the server does not offer it; DialTLS may work, on port 995", err: ErrUnsupported}
 	}
 	return c.startTLS(&cmd, config)
 }
 
-func (c *Client) startTLS(cmd *command, config *tls.Config) (err error) {
+func (c *Client) startTLS(cmd *command, config *tls.Config) error {
 	o := opOf(cmd)
 	start := c.opts.Trace.commandStart(c.ctx, o)
-	defer func() { c.traceDone(o, start, 0, err) }()
-	if err := c.send(cmd); err != nil {
-		return err
+	err := c.send(cmd)
+	if err == nil {
+		_, _, err = c.status(o)
 	}
-	if _, _, err := c.status(o); err != nil {
-		return err
+	if err == nil {
+		err = c.beginTLS(o, config)
 	}
+	c.opts.Trace.commandDone(c, o, start, 0, err)
+	return err
+}
+
+// beginTLS puts TLS over the connection, within an exchange.
+func (c *Client) beginTLS(o op, config *tls.Config) error {
 	if c.text.R.Buffered() > 0 {
-		// Whoever put it there wants it to be taken for a reply under TLS.
-		return c.failWith(o, unsolicited("behind the reply, before TLS"), nil)
+		// An attacker may have injected it, to be read as a reply under TLS.
+		return c.failWith(o, fmt.Errorf("%w: unsolicited data after the reply, before TLS", ErrMalformed), nil)
 	}
 	conn := tls.Client(c.stream.Conn, config)
 	if err := c.handshake(conn, o); err != nil {
@@ -95,12 +105,12 @@ func (c *Client) startTLS(cmd *command, config *tls.Config) (err error) {
 	r, w := c.text.R, c.text.W // they read and write the stream, whatever its Conn
 	c.text = newText(conn)
 	c.text.R, c.text.W = r, w
-	c.knowsCapa = false
-	c.arrived()
-	return nil
+	c.offers = offers{}
+	return c.arrived(o)
 }
 
-// tlsConfig is config, or else the options', with a server name.
+// tlsConfig returns a copy of config, or of the options' if it is nil, with a server
+// name.
 func (o *Options) tlsConfig(config *tls.Config, host string) (*tls.Config, error) {
 	if config == nil && o != nil { // nil for a zero Client, which begin reports
 		config = o.TLSConfig
@@ -119,8 +129,7 @@ func (o *Options) tlsConfig(config *tls.Config, host string) (*tls.Config, error
 	return config, nil
 }
 
-// handshake does the TLS handshake of conn, which is over the stream's Conn or is
-// it.
+// handshake performs the TLS handshake of conn, which is the stream's Conn or wraps it.
 func (c *Client) handshake(conn *tls.Conn, o op) error {
 	err := c.stream.Limit()
 	if err == nil {
@@ -136,21 +145,58 @@ func (c *Client) handshake(conn *tls.Conn, o op) error {
 }
 
 func (c *Client) handshakeError(o op, err error) error {
-	during := op{verb: o.String() + ": TLS handshake"}
 	switch {
 	case c.ctx.Err() != nil:
 		return c.fail(o, newCanceledError(o, c.ctx))
 	case stream.IsTimeout(err):
-		return c.failWith(during, err, nil)
+		return c.failWith(o, fmt.Errorf("TLS handshake: %w", err), nil)
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
 		closed := &Error{Command: o.verb, Err: io.ErrUnexpectedEOF}
-		return c.fail(during, &callError{op: during, text: "server closed the connection", err: closed})
+		return c.fail(o, &callError{op: o, text: "TLS handshake: server closed the connection", err: closed})
 	}
-	return c.fail(during, &callError{op: during, err: err})
+	return c.fail(o, withTLSAdvice(o, fmt.Errorf("TLS handshake: %w", err)))
 }
 
-// TLSConnectionState is the state of TLS, for its certificates or for
-// [SCRAMSHA256PlusAuth]; ok is false if the connection has none.
+// withTLSAdvice adds to an error of TLS what to do about it, if that is known.
+func withTLSAdvice(o op, err error) error {
+	return &callError{op: o, text: detail(o, err) + tlsAdvice(o, err), err: err}
+}
+
+func tlsAdvice(o op, err error) string {
+	var (
+		record    tls.RecordHeaderError
+		authority x509.UnknownAuthorityError
+		alert     *net.OpError
+	)
+	if o == opGreeting && errors.As(err, &record) {
+		if status, _ := wire.ParseStatus(record.RecordHeader[:]); status != wire.Malformed {
+			return "; the server answered in the clear: use DialStartTLS, or Dial, for this port"
+		}
+	}
+	switch {
+	case errors.As(err, &authority) && authority.Cert != nil:
+		return fmt.Sprintf("; the issuer is %q: if you trust it, add its certificate to TLSConfig.RootCAs", authority.Cert.Issuer.String())
+	case strings.Contains(err.Error(), "unsupported protocol version"):
+		return "; set TLSConfig.MinVersion to allow it"
+	case !errors.As(err, &alert) || alert.Op != "remote error":
+		return ""
+	}
+	const handshakeFailure, protocolVersion, certificateRequired = tls.AlertError(40), tls.AlertError(70), tls.AlertError(116)
+	switch alert.Err.Error() {
+	case handshakeFailure.Error():
+		return "; if the server has RSA key exchange only, list its cipher suites in TLSConfig.CipherSuites; " +
+			"if it wants a client certificate, set TLSConfig.Certificates"
+	case protocolVersion.Error():
+		return "; if the server has no TLS 1.2, set TLSConfig.MinVersion to allow an older version"
+	case certificateRequired.Error():
+		return "; set TLSConfig.Certificates"
+	}
+	return ""
+}
+
+// TLSConnectionState returns the state of the TLS connection, for instance for its
+// certificates or for [SCRAMSHA256PlusAuth]. ok is false if the connection does not use
+// TLS.
 func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 	if c.stream == nil {
 		return state, false

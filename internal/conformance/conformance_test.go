@@ -6,6 +6,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -16,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,10 +37,13 @@ const transcripts = root + "testdata/transcripts"
 // that begin with =:
 //
 //	> connect [window=4] [timeout=1m] [max=1000] [starttls]   understood if it is not the first call
-//	> list [2]            a row a line, or none
+//	> list [2]            a row a line, or none; rows may come beside an error
 //	> uidl [2]            likewise, the unique-id quoted
+//	> messages            likewise: number, size and unique-id
 //	> retr 1              number, octets announced, octets (hashed if many)
-//	> retrall 1 2 3 [break]
+//	> retr 1 close        closes the message without reading it
+//	> retr 1 full=4       writes it to a Writer that fails behind 4 octets, and reads on
+//	> retrall 1 2 3 [break] [full=4]
 //	> topall 10 1 2 3     lines, then numbers
 //	> auth plain identity user password
 //	> auth fixed MECH initial-response response ...   a mechanism that knows its lines; - is no initial response
@@ -56,12 +61,19 @@ func TestTranscripts(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no transcripts: %v", err)
 	}
+	pop3test.ScriptTLS() // makes its authority, before a fake clock can forbid it (see NeedRandom)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if needsMD5.Match(data) {
+				pop3test.NeedMD5(t)
+			}
+			if needsRandom.Match(data) {
+				pop3test.NeedRandom(t)
 			}
 			if !bytes.HasPrefix(data, []byte("# ")) {
 				t.Error("the transcript does not begin by saying what it shows")
@@ -75,11 +87,13 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
+var needsMD5 = regexp.MustCompile(`(?m)^(> (apop|auth cram-md5)|C: AUTH CRAM-MD5)`)
+
+var needsRandom = regexp.MustCompile(`(?mi)^(tls|starttls)$|^[^#\n].*(starttls|scram)`)
+
 func play(t *testing.T, script *pop3test.Script, implicitTLS bool) {
-	conn, peer := pop3test.Pipe()
-	defer conn.Close() // or the script would wait for ever
-	served := make(chan error, 1)
-	go func() { served <- script.Serve(peer) }()
+	conn, wait := script.Start()
+	defer wait() // or the script would wait for ever
 
 	c := &caller{wire: &wire{Conn: conn}, tls: implicitTLS}
 	for i, call := range script.Calls {
@@ -105,8 +119,7 @@ func play(t *testing.T, script *pop3test.Script, implicitTLS bool) {
 	if c.client != nil {
 		c.client.Close()
 	}
-	conn.Close()
-	if err := <-served; err != nil {
+	if err := wait(); err != nil {
 		t.Error(err)
 	}
 	if c.wire.fault != "" {
@@ -211,7 +224,7 @@ type caller struct {
 	tls    bool
 	client *pop3.Client
 	caps   pop3.Capabilities
-	mech   *fixedSASL
+	mech   *pop3test.SASL
 	err    error // of the last call that failed
 }
 
@@ -242,7 +255,7 @@ func (c *caller) connect(ctx context.Context, words []string) []string {
 	var err error
 	switch {
 	case startTLS:
-		opts.DialContext = func(context.Context, string, string) (net.Conn, error) { return c.wire, nil }
+		opts.DialContext = pop3test.DialTo(c.wire)
 		c.client, err = pop3.DialStartTLS(ctx, "localhost", opts)
 	case c.tls:
 		c.client, err = pop3.NewClient(ctx, tls.Client(c.wire, opts.TLSConfig), opts)
@@ -268,130 +281,147 @@ func (c *caller) call(ctx context.Context, verb string, args []string) ([]string
 		}
 	}
 	needs := map[string]int{"wait": 1, "user": 1, "pass": 1, "apop": 2, "rpop": 1, "login": 2, "lang": 1, "has": 1, "auth": 2}
-	needsNumbers := map[string]int{"retr": 1, "top": 2, "dele": 1, "retrall": 1, "topall": 2, "deleall": 1}
+	needsNumbers := map[string]int{"retr": 1, "top": 2, "dele": 1, "topall": 1}
 	if len(args) < needs[verb] || len(numbers) < needsNumbers[verb] {
 		return nil, errors.New("too few arguments")
 	}
-
-	switch verb {
-	case "greeting":
-		return []string{strconv.QuoteToASCII(c.client.Greeting())}, nil
-	case "lastreply":
-		return []string{strconv.QuoteToASCII(c.client.LastReply())}, nil
-	case "err":
-		return c.done(c.client.Err()), nil
-	case "close":
-		return c.done(c.client.Close()), nil
-	case "quit":
-		return c.done(c.client.Quit(ctx)), nil
-	case "starttls":
-		return c.done(c.client.StartTLS(ctx, nil)), nil
-	case "wait": // idle, while the server speaks or not
-		d, err := time.ParseDuration(args[0])
-		<-time.After(d)
-		return ok, err
-	case "tls":
-		if _, isTLS := c.client.TLSConnectionState(); isTLS {
-			return []string{"yes"}, nil
-		}
-		return []string{"no"}, nil
-
-	case "user":
-		return c.done(c.client.User(ctx, args[0])), nil
-	case "pass":
-		return c.done(c.client.Pass(ctx, args[0])), nil
-	case "apop":
-		return c.done(c.client.APOP(ctx, args[0], args[1])), nil
-	case "rpop":
-		return c.done(c.client.RPOP(ctx, args[0])), nil
-	case "login":
-		return c.done(c.client.Login(ctx, args[0], args[1])), nil
-	case "auth":
-		mech, err := c.mechanism(args[0], args[1:])
-		if err != nil {
-			return nil, err
-		}
-		return c.done(c.client.Auth(ctx, mech)), nil
-	case "challenges":
-		return rows(c.mech.challenges, octets), nil
-
-	case "capa":
-		caps, err := c.client.Capa(ctx)
-		if err != nil {
-			return c.done(err), nil
-		}
-		c.caps = caps
-		var lines []string
-		for name, params := range caps {
-			lines = append(lines, strings.Join(append([]string{name}, params...), " "))
-		}
-		slices.Sort(lines)
-		return lines, nil
-	case "caps":
-		return c.readCaps(), nil
-	case "has":
-		return []string{strconv.FormatBool(c.caps.Has(args[0]))}, nil
-	case "code":
-		var is []string
-		for _, code := range args {
-			is = append(is, strconv.FormatBool(errors.Is(c.err, pop3.Code(code))))
-		}
-		return []string{strings.Join(is, " ")}, nil
-	case "most":
-		return []string{fmt.Sprintf("%d unanswered", c.wire.most)}, nil
-	case "utf8":
-		return c.done(c.client.UTF8(ctx)), nil
-	case "lang":
-		selected, err := c.client.Lang(ctx, args[0])
-		return c.result(err, strconv.QuoteToASCII(selected)), nil
-	case "langall":
-		languages, err := c.client.LangAll(ctx)
-		return c.result(err, rows(languages, func(l pop3.Language) string {
-			return l.Tag + " " + strconv.QuoteToASCII(l.Description)
-		})...), nil
-
-	case "stat":
-		count, size, err := c.client.Stat(ctx)
-		return c.result(err, fmt.Sprint(count, size)), nil
-	case "list":
-		if len(numbers) == 0 {
-			all, err := c.client.ListAll(ctx)
-			return c.result(err, rows(all, listed)...), nil
-		}
-		info, err := c.client.List(ctx, numbers[0])
-		return c.result(err, listed(info)), nil
-	case "uidl":
-		if len(numbers) == 0 {
-			all, err := c.client.UIDLAll(ctx)
-			return c.result(err, rows(all, identified)...), nil
-		}
-		uid, err := c.client.UIDL(ctx, numbers[0])
-		return c.result(err, identified(uid)), nil
-	case "retr":
-		m, err := c.client.Retr(ctx, numbers[0])
-		return c.message(m, err), nil
-	case "top":
-		m, err := c.client.Top(ctx, numbers[0], numbers[1])
-		return c.message(m, err), nil
-	case "retrall":
-		return c.loop(c.client.RetrAll(ctx, numbers), slices.Contains(args, "break")), nil
-	case "topall":
-		return c.loop(c.client.TopAll(ctx, numbers[1:], numbers[0]), slices.Contains(args, "break")), nil
-	case "dele":
-		return c.done(c.client.Dele(ctx, numbers[0])), nil
-	case "deleall":
-		return c.done(c.client.DeleAll(ctx, numbers)), nil
-	case "noop":
-		return c.done(c.client.Noop(ctx)), nil
-	case "rset":
-		return c.done(c.client.Rset(ctx)), nil
+	if f := c.commands(ctx, args, numbers)[verb]; f != nil {
+		return c.done(f()), nil
+	}
+	if f := c.queries(ctx, args, numbers)[verb]; f != nil {
+		return f(), nil
 	}
 	return nil, errors.New("unknown call")
+}
+
+// commands are the calls that give an error or none.
+func (c *caller) commands(ctx context.Context, args []string, numbers []int) map[string]func() error {
+	return map[string]func() error{
+		"err":      c.client.Err,
+		"close":    c.client.Close,
+		"quit":     func() error { return c.client.Quit(ctx) },
+		"starttls": func() error { return c.client.StartTLS(ctx, nil) },
+		"user":     func() error { return c.client.User(ctx, args[0]) },
+		"pass":     func() error { return c.client.Pass(ctx, args[0]) },
+		"apop":     func() error { return c.client.APOP(ctx, args[0], args[1]) },
+		"rpop":     func() error { return c.client.RPOP(ctx, args[0]) },
+		"login":    func() error { return c.client.Login(ctx, args[0], args[1]) },
+		"auth":     func() error { return c.client.Auth(ctx, c.mechanism(args[0], args[1:])) },
+		"utf8":     func() error { return c.client.UTF8(ctx) },
+		"dele":     func() error { return c.client.Dele(ctx, numbers[0]) },
+		"deleall":  func() error { return c.client.DeleAll(ctx, numbers) },
+		"noop":     func() error { return c.client.Noop(ctx) },
+		"rset":     func() error { return c.client.Rset(ctx) },
+		"wait": func() error { // idle, while the server speaks or not
+			d, err := time.ParseDuration(args[0])
+			<-time.After(d)
+			return err
+		},
+	}
+}
+
+// queries are the calls that give more.
+func (c *caller) queries(ctx context.Context, args []string, numbers []int) map[string]func() []string {
+	return map[string]func() []string{
+		"greeting":   func() []string { return []string{quote(c.client.Greeting())} },
+		"lastreply":  func() []string { return []string{quote(c.client.LastReply())} },
+		"challenges": func() []string { return rows(c.mech.Challenges, octets) },
+		"has":        func() []string { return []string{strconv.FormatBool(c.caps.Has(args[0]))} },
+		"most":       func() []string { return []string{fmt.Sprintf("%d unanswered", c.wire.most)} },
+		"caps":       c.readCaps,
+		"capa":       func() []string { return c.capa(ctx) },
+		"tls": func() []string {
+			_, isTLS := c.client.TLSConnectionState()
+			return []string{map[bool]string{true: "yes", false: "no"}[isTLS]}
+		},
+		"code": func() []string {
+			var is []string
+			for _, code := range args {
+				is = append(is, strconv.FormatBool(errors.Is(c.err, pop3.Code(code))))
+			}
+			return []string{strings.Join(is, " ")}
+		},
+		"lang": func() []string {
+			selected, err := c.client.Lang(ctx, args[0])
+			return c.result(err, quote(selected))
+		},
+		"langall": func() []string {
+			languages, err := c.client.LangAll(ctx)
+			return listing(c, languages, err, func(l pop3.Language) string { return l.Tag + " " + quote(l.Description) })
+		},
+		"stat": func() []string {
+			count, size, err := c.client.Stat(ctx)
+			if answer := fmt.Sprint(count, size); err == nil || answer != "0 0" {
+				return append([]string{answer}, c.result(err)...)
+			}
+			return c.done(err)
+		},
+		"list": func() []string {
+			if len(numbers) > 0 {
+				info, err := c.client.List(ctx, numbers[0])
+				return c.result(err, listed(info))
+			}
+			all, err := c.client.ListAll(ctx)
+			return listing(c, all, err, listed)
+		},
+		"uidl": func() []string {
+			if len(numbers) > 0 {
+				uid, err := c.client.UIDL(ctx, numbers[0])
+				return c.result(err, identified(uid))
+			}
+			all, err := c.client.UIDLAll(ctx)
+			return listing(c, all, err, identified)
+		},
+		"messages": func() []string {
+			all, err := c.client.Messages(ctx)
+			return listing(c, all, err, func(info pop3.MessageInfo) string { return listed(info) + " " + quote(info.UID) })
+		},
+		"retr": func() []string {
+			m, err := c.client.Retr(ctx, numbers[0])
+			return c.message(m, err, args)
+		},
+		"top": func() []string {
+			m, err := c.client.Top(ctx, numbers[0], numbers[1])
+			return c.message(m, err, args)
+		},
+		"retrall": func() []string { return c.loop(c.client.RetrAll(ctx, numbers), args) },
+		"topall":  func() []string { return c.loop(c.client.TopAll(ctx, numbers[1:], numbers[0]), args) },
+	}
+}
+
+func (c *caller) capa(ctx context.Context) (lines []string) {
+	caps, err := c.client.Capa(ctx)
+	if err != nil {
+		return c.done(err)
+	}
+	c.caps = caps
+	for name, params := range caps {
+		lines = append(lines, strings.Join(append([]string{name}, params...), " "))
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 func (c *caller) result(err error, lines ...string) []string {
 	if err != nil {
 		return c.done(err)
+	}
+	return lines
+}
+
+// listing is the rows of an answer, and an error beside them.
+func listing[T any](c *caller, all []T, err error, row func(T) string) (lines []string) {
+	switch {
+	case err == nil && all == nil:
+		return []string{"nil"}
+	case all != nil && len(all) == 0 && errors.Is(err, pop3.ErrRefused):
+		return []string{"an empty maildrop, beside a refusal"}
+	}
+	if err == nil || len(all) > 0 {
+		lines = rows(all, row)
+	}
+	if err != nil {
+		lines = append(lines, c.done(err)...)
 	}
 	return lines
 }
@@ -412,9 +442,9 @@ func (c *caller) facts(err error) string {
 			facts = append(facts, fact)
 		}
 	}
+	add(errors.Is(err, pop3.ErrRefused), "refused")
 	var reply *pop3.Error
 	if errors.As(err, &reply) {
-		add(reply.Err == nil, "refused")
 		add(reply.Code != "", "["+string(reply.Code)+"]")
 		add(reply.Temporary(), "temporary")
 	}
@@ -432,38 +462,67 @@ func (c *caller) facts(err error) string {
 	return strings.Join(facts, " ")
 }
 
-func (c *caller) message(m *pop3.Message, err error) []string {
+func (c *caller) message(m *pop3.Message, err error, args []string) (lines []string) {
 	if err != nil {
 		return c.done(err)
 	}
-	body, err := io.ReadAll(m)
-	lines := []string{fmt.Sprintf("%d announced %d: %s", m.Number, m.Size, octets(body))}
-	if err == nil {
-		err = m.Close()
+	if slices.Contains(args, "close") {
+		return c.done(m.Close())
 	}
+	if full := capacity(args); full > 0 {
+		lines = c.write(m, full)
+	}
+	body, err := io.ReadAll(m)
+	lines = append(lines, fmt.Sprintf("%d announced %d: %s", m.Number, m.Size, octets(body)))
+	if err != nil {
+		lines = append(lines, c.done(err)...)
+	}
+	n, again := m.WriteTo(io.Discard)
+	if closed := m.Close(); n > 0 || again != err || closed != err { // what was said once is said again
+		lines = append(lines, fmt.Sprintf("then: %d octets, %v, %v", n, again, closed))
+	}
+	return lines
+}
+
+// write writes a message to a Writer that has room for so many octets.
+func (c *caller) write(m *pop3.Message, room int) []string {
+	var body bytes.Buffer
+	_, err := m.WriteTo(pop3test.WriterFunc(func(p []byte) (int, error) {
+		n, _ := body.Write(p[:min(len(p), room-body.Len())])
+		if n < len(p) {
+			return n, errors.New("disk full")
+		}
+		return n, nil
+	}))
+	lines := []string{fmt.Sprintf("%d announced %d: %s", m.Number, m.Size, octets(body.Bytes()))}
 	if err != nil {
 		lines = append(lines, c.done(err)...)
 	}
 	return lines
 }
 
-func (c *caller) loop(messages iter.Seq2[*pop3.Message, error], leave bool) (lines []string) {
+// capacity returns n of an argument full=n, or 0.
+func capacity(args []string) (n int) {
+	for _, arg := range args {
+		fmt.Sscanf(arg, "full=%d", &n)
+	}
+	return n
+}
+
+func (c *caller) loop(messages iter.Seq2[*pop3.Message, error], args []string) (lines []string) {
+	room := cmp.Or(capacity(args), 1<<30)
 	for m, err := range messages {
-		prefix := ""
-		if m != nil {
-			prefix = fmt.Sprint(m.Number, " ")
-		}
 		if err == nil {
-			var body bytes.Buffer
-			_, err = m.WriteTo(&body)
-			lines = append(lines, fmt.Sprintf("%sannounced %d: %s", prefix, m.Size, octets(body.Bytes())))
-		}
-		if err != nil {
+			lines = append(lines, c.write(m, room)...)
+		} else {
 			for _, line := range c.done(err) {
-				lines = append(lines, prefix+line)
+				if m != nil {
+					line = fmt.Sprint(m.Number, " ", line)
+				}
+				lines = append(lines, line)
 			}
 		}
-		if leave {
+		if slices.Contains(args, "break") {
 			break
 		}
 	}
@@ -471,15 +530,10 @@ func (c *caller) loop(messages iter.Seq2[*pop3.Message, error], leave bool) (lin
 }
 
 func (c *caller) readCaps() []string {
-	names := "none"
-	if mechanisms := c.caps.SASL(); len(mechanisms) > 0 {
-		names = strings.Join(mechanisms, " ")
-	}
-	delay := "none"
+	delay, expire := "none", "none"
 	if d, ok := c.caps.LoginDelay(); ok {
 		delay = d.String()
 	}
-	expire := "none"
 	switch days, ok := c.caps.Expire(); {
 	case ok && days == -1:
 		expire = "never"
@@ -487,69 +541,47 @@ func (c *caller) readCaps() []string {
 		expire = strconv.Itoa(days)
 	}
 	return []string{
-		"sasl: " + names,
-		"implementation: " + strconv.QuoteToASCII(c.caps.Implementation()),
+		"sasl: " + cmp.Or(strings.Join(c.caps.SASL(), " "), "none"),
+		"implementation: " + quote(c.caps.Implementation()),
 		"login-delay: " + delay,
 		"expire: " + expire,
 	}
 }
 
-func (c *caller) mechanism(name string, args []string) (pop3.SASL, error) {
-	arg := func(i int) string {
-		if i < len(args) {
-			return args[i]
-		}
-		return ""
-	}
+// mechanism returns a mechanism, or nil if there is none of that name. Arguments that
+// are missing are empty.
+func (c *caller) mechanism(name string, args []string) pop3.SASL {
+	a := append(args, "", "", "")
 	state, _ := c.client.TLSConnectionState()
 	switch name {
 	case "plain":
-		return pop3.PlainAuth(arg(0), arg(1), arg(2)), nil
+		return pop3.PlainAuth(a[0], a[1], a[2])
 	case "login":
-		return pop3.LoginAuth(arg(0), arg(1)), nil
+		return pop3.LoginAuth(a[0], a[1])
 	case "cram-md5":
-		return pop3.CRAMMD5Auth(arg(0), arg(1)), nil
+		return pop3.CRAMMD5Auth(a[0], a[1])
+	case "scram-sha-1":
+		return pop3.SCRAMSHA1Auth(a[0], a[1])
 	case "scram-sha-256":
-		return pop3.SCRAMSHA256Auth(arg(0), arg(1)), nil
+		return pop3.SCRAMSHA256Auth(a[0], a[1])
 	case "scram-sha-256-plus":
-		return pop3.SCRAMSHA256PlusAuth(arg(0), arg(1), state), nil
+		return pop3.SCRAMSHA256PlusAuth(a[0], a[1], state)
 	case "xoauth2":
-		return pop3.XOAuth2Auth(arg(0), arg(1)), nil
+		return pop3.XOAuth2Auth(a[0], a[1])
 	case "oauthbearer":
-		return pop3.OAuthBearerAuth(arg(0), arg(1)), nil
+		return pop3.OAuthBearerAuth(a[0], a[1])
 	case "external":
-		return pop3.ExternalAuth(arg(0)), nil
+		return pop3.ExternalAuth(a[0])
+	case "anonymous":
+		return pop3.AnonymousAuth(a[0])
 	case "fixed":
-		if len(args) < 2 {
-			return nil, errors.New("too few arguments")
+		c.mech = &pop3test.SASL{Mech: a[0], Responses: args[min(2, len(args)):]}
+		if a[1] != "-" {
+			c.mech.IR = []byte(a[1])
 		}
-		c.mech = &fixedSASL{mech: args[0], responses: args[2:]}
-		if args[1] != "-" {
-			c.mech.ir = []byte(args[1])
-		}
-		return c.mech, nil
+		return c.mech
 	}
-	return nil, errors.New("unknown mechanism")
-}
-
-// A fixedSASL is a mechanism from outside the package, as a caller may bring
-// one: here it gives the responses that it was made with.
-type fixedSASL struct {
-	mech       string
-	ir         []byte
-	responses  []string
-	challenges []string
-}
-
-func (f *fixedSASL) Start() (string, []byte, error) { return f.mech, f.ir, nil }
-
-func (f *fixedSASL) Next(challenge []byte) ([]byte, error) {
-	n := len(f.challenges)
-	f.challenges = append(f.challenges, string(challenge))
-	if n >= len(f.responses) {
-		return nil, errors.New("no response is left")
-	}
-	return []byte(f.responses[n]), nil
+	return nil
 }
 
 func rows[T any](all []T, row func(T) string) []string {
@@ -565,13 +597,13 @@ func rows[T any](all []T, row func(T) string) []string {
 
 func listed(info pop3.MessageInfo) string { return fmt.Sprint(info.Number, info.Size) }
 
-func identified(uid pop3.MessageUID) string {
-	return fmt.Sprint(uid.Number, " ", strconv.QuoteToASCII(uid.UID))
-}
+func identified(uid pop3.MessageUID) string { return fmt.Sprint(uid.Number, " ", quote(uid.UID)) }
+
+func quote(text string) string { return strconv.QuoteToASCII(text) }
 
 func octets[T string | []byte](b T) string {
 	if len(b) > 1000 {
 		return fmt.Sprintf("%d octets sha256 %x", len(b), sha256.Sum256([]byte(b)))
 	}
-	return strconv.QuoteToASCII(string(b))
+	return quote(string(b))
 }

@@ -2,9 +2,9 @@ package conformance
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,7 +14,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -124,79 +123,23 @@ func testsIn(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// pipeTo gives opts a connection to serve, which runs until it is done. The
-// returned function waits for it.
-func pipeTo(opts *pop3.Options, serve func(net.Conn) error) (wait func() error) {
-	client, server := pop3test.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		defer server.Close()
-		done <- serve(server)
-	}()
-	opts.DialContext = func(context.Context, string, string) (net.Conn, error) { return client, nil }
-	return func() error { client.Close(); return <-done }
-}
-
-// greet is one POP3 session of a greeting and a QUIT, in TLS.
-func greet(config *tls.Config, then ...func(*tls.Conn) error) func(net.Conn) error {
-	return func(raw net.Conn) error {
-		conn := tls.Server(raw, config)
-		if err := conn.Handshake(); err != nil {
-			return err
-		}
-		if _, err := io.WriteString(conn, "+OK ready\r\n"); err != nil {
-			return err
-		}
-		for _, f := range then {
-			if err := f(conn); err != nil {
-				return err
-			}
-		}
-		return nil
+// serve gives opts a connection to a server under TLS, or whose STLS leads there.
+func serve(t *testing.T, opts *pop3.Options, config *tls.Config, stls bool, answer func(line string) string) (server *tls.Conn) {
+	near, far := pop3test.Pipe()
+	opts.DialContext = pop3test.DialTo(near)
+	raw := &pop3test.Conn{Conn: far}
+	server = tls.Server(raw, config)
+	greeting := "+OK ready\r\n"
+	if stls {
+		keep := &pop3test.Conn{Conn: far, CloseFunc: func() error { return nil }}
+		clear := pop3test.NewPeer(keep, greeting, pop3test.Replies{"CAPA": "-ERR\r\n", "STLS": "+OK\r\n" + pop3test.HangUp}.Answer)
+		t.Cleanup(func() { near.Close(); far.Close(); clear.Wait() })
+		go func() { clear.Wait(); server.Handshake() }()
+		return server
 	}
-}
-
-// An issuer makes certificates as a test wants them.
-type issuer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func (ca *issuer) issue(t *testing.T, template x509.Certificate) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(1)
-	template.NotBefore = time.Unix(0, 0)
-	if template.NotAfter.IsZero() {
-		template.NotAfter = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
-	}
-	template.BasicConstraintsValid = true
-	parent, signer := ca.cert, ca.key
-	if parent == nil {
-		parent, signer = &template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
-func newIssuer(t *testing.T) (*issuer, *x509.CertPool) {
-	t.Helper()
-	root := new(issuer).issue(t, x509.Certificate{
-		Subject: pkix.Name{CommonName: "authority"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
-	})
-	pool := x509.NewCertPool()
-	pool.AddCert(root.Leaf)
-	return &issuer{root.Leaf, root.PrivateKey.(*ecdsa.PrivateKey)}, pool
+	peer := pop3test.NewPeer(server, greeting, answer)
+	t.Cleanup(func() { near.Close(); peer.Wait() })
+	return server
 }
 
 // TestServerIdentity: RFC 2595 section 2.4, RFC 7817 section 3, RFC 8314
@@ -204,12 +147,11 @@ func newIssuer(t *testing.T) (*issuer, *x509.CertPool) {
 // that counts.
 func TestServerIdentity(t *testing.T) {
 	t.Parallel()
-	ca, pool := newIssuer(t)
-	stranger, _ := newIssuer(t)
+	ca, stranger := pop3test.NewAuthority("authority"), pop3test.NewAuthority("stranger")
 	wrongName := func(err error) bool { return errors.As(err, new(x509.HostnameError)) }
 	tests := []struct {
 		name    string
-		ca      *issuer
+		ca      *pop3test.Authority
 		cert    x509.Certificate
 		dial    string
 		refused func(error) bool // nil if the session is good
@@ -240,139 +182,107 @@ func TestServerIdentity(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				config := &tls.Config{Certificates: []tls.Certificate{test.ca.issue(t, test.cert)}}
-				opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: pool}}
-				var client *pop3.Client
-				var err error
+				config := &tls.Config{Certificates: []tls.Certificate{test.ca.Issue(&test.cert)}}
+				opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: ca.Pool()}}
+				serve(t, opts, config, startTLS, pop3test.Replies{}.Answer)
+				dial := pop3.DialTLS
 				if startTLS {
-					wait := pipeTo(opts, func(conn net.Conn) error {
-						read := make([]byte, len("CAPA\r\n"))
-						io.WriteString(conn, "+OK ready\r\n")
-						io.ReadFull(conn, read)
-						io.WriteString(conn, "+OK\r\nSTLS\r\n.\r\n")
-						io.ReadFull(conn, read)
-						io.WriteString(conn, "+OK\r\n")
-						return tls.Server(conn, config).Handshake()
-					})
-					defer wait()
-					client, err = pop3.DialStartTLS(t.Context(), test.dial, opts)
-				} else {
-					wait := pipeTo(opts, greet(config))
-					defer wait()
-					client, err = pop3.DialTLS(t.Context(), test.dial, opts)
+					dial = pop3.DialStartTLS
 				}
+				client, err := dial(t.Context(), test.dial, opts)
 				if client != nil {
-					defer client.Close()
+					client.Close()
 				}
-				if test.refused == nil {
-					if err != nil {
-						t.Fatal(err)
-					}
-					return
-				}
-				if err == nil || !test.refused(err) || client != nil {
-					t.Errorf("got %v, want a refused certificate and no client", err)
+				if test.refused == nil && err != nil || test.refused != nil && (client != nil || err == nil || !test.refused(err)) {
+					t.Errorf("got %v, %v", client, err)
 				}
 			})
 		}
 	}
 }
 
-// TestTLSVersions: RFC 8314 section 5: TLS 1.2 or later, and no less by default;
-// RFC 2595 section 9: what is weak can be refused.
-func TestTLSVersions(t *testing.T) {
+// TestTLSAdvice: RFC 8314 section 5, RFC 2595 section 9. A failed handshake says what to do
+// about it, if that is known, and is what crypto/tls and crypto/x509 say it is. A server
+// that is too old, or has weak cipher suites alone, is refused unless TLSConfig allows it.
+func TestTLSAdvice(t *testing.T) {
 	t.Parallel()
-	const suite = tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-	tests := []struct {
-		name   string
-		server *tls.Config
-		client *tls.Config
-		ok     bool
-	}{
-		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, &tls.Config{}, false},
-		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{}, true},
-		{"TLS 1.3", &tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{}, true},
-		{"TLS 1.2 refused", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{MinVersion: tls.VersionTLS13}, false},
-		{"suite", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{CipherSuites: []uint16{suite}}, true},
-		{"suite refused", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}},
-			&tls.Config{CipherSuites: []uint16{suite}}, false},
+	ca := pop3test.NewAuthority("Example Authority")
+	here := &x509.Certificate{DNSNames: []string{"pop.example.com"}}
+	good := []tls.Certificate{ca.Issue(here)}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
 	}
-	ca, pool := newIssuer(t)
-	cert := ca.issue(t, x509.Certificate{DNSNames: []string{"pop.example.com"}})
-	for _, test := range tests {
+	weak := []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+	rsaOnly := &tls.Config{Certificates: []tls.Certificate{ca.IssueFor(here, key)}, MaxVersion: tls.VersionTLS12, CipherSuites: weak}
+	roots := func(config *tls.Config) *tls.Config { config.RootCAs = ca.Pool(); return config }
+	const noTLS = "TLS handshake: tls: first record does not look like a TLS handshake"
+	const handshakeFailure = "TLS handshake: remote error: tls: handshake failure; if the server has RSA key exchange only, list its " +
+		"cipher suites in TLSConfig.CipherSuites; if it wants a client certificate, set TLSConfig.Certificates"
+	const hello10 = "\x16\x03\x01\x00\x2a\x02\x00\x00\x26\x03\x01rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\x00\xc0\x13\x00"
+	for _, test := range []struct {
+		name   string
+		raw    string      // what the server says at once,
+		server *tls.Config // or else its TLS
+		client *tls.Config
+		told   bool   // by Trace, that the handshake failed
+		want   string // behind "pop3: greeting: ", or no error
+		as     any
+	}{
+		{"in the clear", "+OK ready\r\n", nil, nil, true,
+			noTLS + "; the server answered in the clear: use DialStartTLS, or Dial, for this port", new(tls.RecordHeaderError)},
+		{"no POP3", "HTTP/1.1 400 Bad Request\r\n", nil, nil, true, noTLS, new(tls.RecordHeaderError)},
+		{"client certificate", "", &tls.Config{Certificates: good, ClientAuth: tls.RequireAnyClientCert}, roots(&tls.Config{}), false,
+			"remote error: tls: certificate required; set TLSConfig.Certificates", new(*net.OpError)},
+		{"client certificate, TLS 1.2", "", &tls.Config{Certificates: good, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, roots(&tls.Config{}), true,
+			handshakeFailure, new(*net.OpError)},
+		{"another alert", "", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, io.EOF }}, nil, true,
+			"TLS handshake: remote error: tls: internal error", new(*net.OpError)},
+		{"unknown authority", "", &tls.Config{Certificates: good}, &tls.Config{RootCAs: x509.NewCertPool()}, true,
+			"TLS handshake: tls: failed to verify certificate: x509: certificate signed by unknown authority; the issuer is \"CN=Example Authority\": if you trust it, add its certificate to TLSConfig.RootCAs",
+			new(x509.UnknownAuthorityError)},
+		{"TLS 1.0", "", &tls.Config{Certificates: good, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, roots(&tls.Config{}), true,
+			"TLS handshake: remote error: tls: protocol version not supported; if the server has no TLS 1.2, set TLSConfig.MinVersion to allow an older version", new(*net.OpError)},
+		{"TLS 1.0 at once", hello10, nil, nil, true,
+			"TLS handshake: tls: server selected unsupported protocol version 301; set TLSConfig.MinVersion to allow it", nil},
+		{"TLS 1.0 is allowed", "", &tls.Config{Certificates: good, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			roots(&tls.Config{MinVersion: tls.VersionTLS10}), false, "", nil},
+		{"RSA key exchange", "", rsaOnly, roots(&tls.Config{}), true, handshakeFailure, new(*net.OpError)},
+		{"RSA key exchange is allowed", "", rsaOnly, roots(&tls.Config{CipherSuites: weak}), false, "", nil},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.server.Certificates = []tls.Certificate{cert}
-			test.client.RootCAs = pool
-			opts := &pop3.Options{TLSConfig: test.client}
-			wait := pipeTo(opts, greet(test.server))
-			defer wait()
-			client, err := pop3.DialTLS(t.Context(), "pop.example.com", opts)
-			if (err == nil) != test.ok {
-				t.Errorf("DialTLS: %v", err)
+			if fips140.Enabled() && test.server != nil && test.server.MaxVersion > 0 {
+				t.Skip("not allowed in FIPS 140 mode")
 			}
-			if err != nil {
+			near, far := pop3test.Pipe()
+			conn := &pop3test.Conn{Conn: near}
+			go func() {
+				defer far.Close()
+				if test.server == nil {
+					io.WriteString(far, test.raw)
+				} else {
+					far = tls.Server(far, test.server)
+					io.WriteString(far, "+OK ready\r\n")
+				}
+				io.Copy(io.Discard, far)
+			}()
+			var told error
+			trace := &pop3.Trace{TLSHandshakeDone: func(_ context.Context, _ tls.ConnectionState, err error) { told = err }}
+			c, err := pop3.DialTLS(t.Context(), "pop.example.com", &pop3.Options{TLSConfig: test.client, DialContext: pop3test.DialTo(conn), Trace: trace})
+			if (told != nil) != test.told || told != nil && told != err {
+				t.Errorf("TLSHandshakeDone was told %v, want %v", told, err)
+			}
+			if test.want == "" {
+				if check(t, err); err == nil {
+					c.Close()
+				}
 				return
 			}
-			defer client.Close()
-			if state, isTLS := client.TLSConnectionState(); !isTLS || state.Version < tls.VersionTLS12 {
-				t.Errorf("version %#x, TLS %v", state.Version, isTLS)
+			if want := "pop3: greeting: " + test.want; c != nil || err == nil || err.Error() != want || test.as != nil && !errors.As(err, test.as) || !conn.Closed() {
+				t.Errorf("got  %v\nwant %s, a %T", err, want, test.as)
 			}
 		})
-	}
-}
-
-// A remoteConn is a connection to somewhere else.
-type remoteConn struct{ net.Conn }
-
-func (remoteConn) RemoteAddr() net.Addr {
-	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 110}
-}
-
-// TestNoCredentialsInClear: RFC 2595 sections 2.2 and 2.3, RFC 8314 section 5.2.
-// The script sees that nothing is written.
-func TestNoCredentialsInClear(t *testing.T) {
-	t.Parallel()
-	script, err := pop3test.ParseScript("clear", []byte("S: +OK ready <1896.697170952@dbc.mtview.ca.us>\nC: QUIT\nS: +OK\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, server := pop3test.Pipe()
-	done := make(chan error)
-	go func() { done <- script.Serve(server) }()
-	ctx := t.Context()
-	c, err := pop3.NewClient(ctx, remoteConn{client}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	calls := map[string]func() error{
-		"User":  func() error { return c.User(ctx, "mrose") },
-		"Pass":  func() error { return c.Pass(ctx, "secret") },
-		"APOP":  func() error { return c.APOP(ctx, "mrose", "secret") },
-		"RPOP":  func() error { return c.RPOP(ctx, "mrose") },
-		"Login": func() error { return c.Login(ctx, "mrose", "secret") },
-	}
-	for name, mech := range map[string]pop3.SASL{
-		"PLAIN":       pop3.PlainAuth("", "mrose", "secret"),
-		"LOGIN":       pop3.LoginAuth("mrose", "secret"),
-		"CRAM-MD5":    pop3.CRAMMD5Auth("mrose", "secret"),
-		"SCRAM":       pop3.SCRAMSHA256Auth("mrose", "secret"),
-		"XOAUTH2":     pop3.XOAuth2Auth("mrose", "token"),
-		"OAUTHBEARER": pop3.OAuthBearerAuth("mrose", "token"),
-		"foreign":     &fixedSASL{mech: "X-MECH"},
-	} {
-		calls["Auth "+name] = func() error { return c.Auth(ctx, mech) }
-	}
-	for name, call := range calls {
-		if err := call(); !errors.Is(err, pop3.ErrInsecureAuth) {
-			t.Errorf("%s: %v, want ErrInsecureAuth", name, err)
-		}
-	}
-	if err := c.Quit(ctx); err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 
@@ -380,21 +290,21 @@ func TestNoCredentialsInClear(t *testing.T) {
 // TLS is no reply.
 func TestEncryptionEnds(t *testing.T) {
 	t.Parallel()
-	ca, pool := newIssuer(t)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, x509.Certificate{DNSNames: []string{"pop.example.com"}})}}
-	opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: pool}}
-	wait := pipeTo(opts, greet(config, func(conn *tls.Conn) error {
-		if err := conn.CloseWrite(); err != nil {
-			return err
+	ca := pop3test.NewAuthority("authority")
+	config := &tls.Config{Certificates: []tls.Certificate{ca.Issue(&x509.Certificate{DNSNames: []string{"pop.example.com"}})}}
+	opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: ca.Pool()}}
+	var server *tls.Conn
+	server = serve(t, opts, config, false, func(string) string {
+		raw := server.NetConn().(*pop3test.Conn)
+		raw.WriteFunc = func(alert []byte) (int, error) { // in one piece: the client closes at the alert
+			if _, err := io.WriteString(raw.Conn, string(alert)+"+OK in clear\r\n"); err != nil {
+				t.Error(err)
+			}
+			return len(alert), nil
 		}
-		raw := conn.NetConn()
-		raw.SetWriteDeadline(time.Time{}) // CloseWrite leaves one
-		if _, err := io.WriteString(raw, "+OK in clear\r\n"); err != nil {
-			return err
-		}
-		_, err := io.Copy(io.Discard, raw)
-		return err
-	}))
+		server.CloseWrite()
+		return ""
+	})
 	c, err := pop3.DialTLS(t.Context(), "pop.example.com", opts)
 	if err != nil {
 		t.Fatal(err)
@@ -403,20 +313,15 @@ func TestEncryptionEnds(t *testing.T) {
 	if err := c.Noop(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) || c.Err() == nil {
 		t.Errorf("Noop: %v, Err: %v; want the end of the connection", err, c.Err())
 	}
-	if err := wait(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestClientCertificate: RFC 8314 section 5.5: a certificate is given if there is
 // one for this connection and the server asks for it, and EXTERNAL goes with it.
 func TestClientCertificate(t *testing.T) {
 	t.Parallel()
-	ca, pool := newIssuer(t)
-	serverCert := ca.issue(t, x509.Certificate{DNSNames: []string{"pop.example.com"}})
-	clientCert := ca.issue(t, x509.Certificate{
-		Subject: pkix.Name{CommonName: "mrose"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
+	ca := pop3test.NewAuthority("authority")
+	serverCert := ca.Issue(&x509.Certificate{DNSNames: []string{"pop.example.com"}})
+	clientCert := ca.Issue(&x509.Certificate{Subject: pkix.Name{CommonName: "mrose"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	tests := []struct {
 		name  string
 		asked tls.ClientAuthType
@@ -430,20 +335,9 @@ func TestClientCertificate(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: pool, Certificates: test.certs}}
+			opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: ca.Pool(), Certificates: test.certs}}
 			config := &tls.Config{Certificates: []tls.Certificate{serverCert}, ClientAuth: test.asked}
-			wait := pipeTo(opts, greet(config, func(conn *tls.Conn) error {
-				if n := len(conn.ConnectionState().PeerCertificates); n != test.given {
-					t.Errorf("%d certificates were given, want %d", n, test.given)
-				}
-				const auth = "AUTH EXTERNAL bXJvc2U=\r\n"
-				line := make([]byte, len(auth))
-				if _, err := io.ReadFull(conn, line); err != nil || string(line) != auth {
-					t.Errorf("got %q, %v, want %q", line, err, auth)
-				}
-				_, err := io.WriteString(conn, "+OK\r\n")
-				return err
-			}))
+			server := serve(t, opts, config, false, pop3test.Replies{"AUTH": "+ \r\n", "bXJvc2U=": "+OK\r\n", "": "-ERR\r\n"}.Answer)
 			c, err := pop3.DialTLS(t.Context(), "pop.example.com", opts)
 			if err != nil {
 				t.Fatal(err)
@@ -452,66 +346,57 @@ func TestClientCertificate(t *testing.T) {
 			if err := c.Auth(t.Context(), pop3.ExternalAuth("mrose")); err != nil {
 				t.Error(err)
 			}
-			if err := wait(); err != nil {
-				t.Error(err)
+			if n := len(server.ConnectionState().PeerCertificates); n != test.given {
+				t.Errorf("%d certificates were given, want %d", n, test.given)
 			}
 		})
 	}
 }
 
-// A recordConn keeps what is read from a connection.
-type recordConn struct {
-	net.Conn
-	read []byte
-}
-
-func (c *recordConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.read = append(c.read, p[:n]...)
-	return n, err
-}
-
-// TestCloseAlert: RFC 8314 section 3.4. The last that the server gets after Quit
-// is an alert. TLS 1.2 shows what a record is; TLS 1.3 hides it.
+// TestCloseAlert: RFC 8314 section 3.4. The last that the server gets after Quit is an
+// alert; Close and a failure send none, for a peer that does not read could hold it up.
+// TLS 1.2 shows what a record is; TLS 1.3 hides it.
 func TestCloseAlert(t *testing.T) {
 	t.Parallel()
-	ca, pool := newIssuer(t)
+	ca := pop3test.NewAuthority("authority")
 	config := &tls.Config{
-		Certificates: []tls.Certificate{ca.issue(t, x509.Certificate{DNSNames: []string{"pop.example.com"}})},
+		Certificates: []tls.Certificate{ca.Issue(&x509.Certificate{DNSNames: []string{"pop.example.com"}})},
 		MaxVersion:   tls.VersionTLS12,
 	}
-	opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: pool}}
-	wait := pipeTo(opts, func(raw net.Conn) error {
-		record := &recordConn{Conn: raw}
-		err := greet(config, func(conn *tls.Conn) error {
-			if _, err := io.ReadFull(conn, make([]byte, len("QUIT\r\n"))); err != nil {
-				return err
-			}
-			if _, err := io.WriteString(conn, "+OK\r\n"); err != nil {
-				return err
-			}
-			_, err := io.Copy(io.Discard, conn)
-			return err
-		})(record)
-		const recordTypeAlert, header = 21, 5
+	const alert, applicationData = 21, 23 // RFC 5246 appendix A.1
+	for _, test := range []struct {
+		name string
+		end  func(context.Context, *pop3.Client) error
+		ok   bool
+		last byte // record sent
+	}{
+		{"Quit", func(ctx context.Context, c *pop3.Client) error { return c.Quit(ctx) }, true, alert},
+		{"Close", func(_ context.Context, c *pop3.Client) error { return c.Close() }, true, applicationData},
+		{"a failure", func(ctx context.Context, c *pop3.Client) error { return c.Rset(ctx) }, false, applicationData},
+	} {
+		opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: ca.Pool()}}
+		serve(t, opts, config, false, pop3test.Replies{"RSET": "what?\r\n"}.Answer)
+		near, _ := opts.DialContext(t.Context(), "", "")
+		conn := &pop3test.Conn{Conn: near}
+		opts.DialContext = pop3test.DialTo(conn)
+		c, err := pop3.DialTLS(t.Context(), "pop.example.com", opts)
+		if err == nil {
+			err = c.Noop(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := test.end(t.Context(), c); (err == nil) != test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		const header = 5
 		last := byte(0)
-		for b := record.read; len(b) > header; b = b[min(len(b), header+int(binary.BigEndian.Uint16(b[3:]))):] {
+		for b := []byte(conn.Sent()); len(b) > header; b = b[min(len(b), header+int(binary.BigEndian.Uint16(b[3:]))):] {
 			last = b[0]
 		}
-		if last != recordTypeAlert {
-			t.Errorf("the last record is of type %d, want an alert", last)
+		if last != test.last {
+			t.Errorf("%s: the last record is of type %d, want %d", test.name, last, test.last)
 		}
-		return err
-	})
-	c, err := pop3.DialTLS(t.Context(), "pop.example.com", opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Quit(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := wait(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -525,7 +410,10 @@ func TestPorts(t *testing.T) {
 	}{
 		{pop3.Dial, "pop.example.com", "pop.example.com:110"},
 		{pop3.Dial, "pop.example.com:1110", "pop.example.com:1110"},
+		{pop3.Dial, "pop.example.com:", "pop.example.com:110"},
+		{pop3.Dial, "192.0.2.1", "192.0.2.1:110"},
 		{pop3.Dial, "::1", "[::1]:110"},
+		{pop3.Dial, "[2001:db8::1]:1", "[2001:db8::1]:1"},
 		{pop3.Dial, "[::1]", "[::1]:110"},
 		{pop3.DialStartTLS, "pop.example.com", "pop.example.com:110"},
 		{pop3.DialTLS, "pop.example.com", "pop.example.com:995"},

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -157,4 +158,107 @@ func (w *oneWay) Read(p []byte) (int, error) {
 	n := copy(p, w.arrived)
 	w.arrived = w.arrived[n:]
 	return n, nil
+}
+
+// answers returns n replies to RETR or TOP with a text of size octets.
+func answers(n, size int) string {
+	text := ""
+	if size > 0 {
+		text = strings.Repeat("x", size-2) + "\r\n"
+	}
+	return strings.Repeat("+OK\r\n"+text+".\r\n", n)
+}
+
+// windowed runs a subtest that is the server of a loop over messages, TOP with so many lines
+// if not -1. The loop goes on for as long as there are replies. sent returns what was written
+// since it was last called, when everybody waits for something.
+func windowed(t *testing.T, name string, window int, numbers []int, lines int, serve func(t *testing.T, sent func() string, peer net.Conn)) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			near, peer := pop3test.Pipe()
+			defer peer.Close() // and with it the loop
+			conn := &pop3test.Conn{Conn: near}
+			io.WriteString(peer, "+OK ready\r\n")
+			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Window: window})
+			if err == nil {
+				io.WriteString(peer, pop3test.Pipelining)
+				_, err = c.Capa(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Sent()
+			messages := c.TopAll(t.Context(), numbers, lines)
+			if lines < 0 {
+				messages = c.RetrAll(t.Context(), numbers)
+			}
+			go func() {
+				for m, err := range messages {
+					if err == nil {
+						m.WriteTo(io.Discard)
+					}
+				}
+			}()
+			serve(t, func() string { synctest.Wait(); return conn.Sent() }, peer)
+		})
+	})
+}
+
+// How many commands are on the wire, reply by reply.
+func TestCommandsAhead(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		window  int
+		sizes   []int // of the messages in reply; the last goes on
+		replies []int // how many come at a time; the last goes on
+		want    []int // commands sent: before the first reply, behind the first, ...
+	}{
+		{"2", 2, []int{10}, []int{1}, []int{2, 1, 1, 1}},
+		{"3", 3, []int{10}, []int{1}, []int{3, 0, 2, 0, 2, 0, 2}},
+		{"10", 10, []int{10}, []int{1}, []int{10, 0, 0, 0, 0, 5, 0, 0, 0, 0, 5}},
+		{"adaptive, no text", 0, []int{0}, []int{1}, []int{8, 505, 0, 0}},
+		{"adaptive, 1 KiB", 0, []int{1 << 10}, []int{1}, []int{8, 505, 0, 0}},
+		{"adaptive, 100 KiB", 0, []int{100 << 10}, []int{1}, []int{8, 33, 0, 0}},
+		{"adaptive, 1 MiB", 0, []int{1 << 20}, []int{1}, []int{8, 0, 0, 0, 0, 0, 2, 0, 2}},
+		{"adaptive, 2 MiB", 0, []int{2 << 20}, []int{1}, []int{8, 0, 0, 0, 0, 0, 2, 0, 2}},
+		// 5 and 95 KiB are 50 on the average, which makes it 81; 35 make it 117.
+		{"adaptive, the mean", 0, []int{95 << 10, 5 << 10}, []int{1}, []int{8, 36, 0, 76}},
+		// At half the window and not before: 512 small ones, 256 of them answered.
+		{"refill of 512", 0, []int{10}, []int{1, 255, 1, 255}, []int{8, 505, 0, 256, 0}},
+	} {
+		windowed(t, tt.name, tt.window, pop3test.Numbers(2000), -1, func(t *testing.T, sent func() string, peer net.Conn) {
+			var got []int
+			for i := range tt.want {
+				got = append(got, strings.Count(sent(), "\r\n"))
+				io.WriteString(peer, answers(tt.replies[min(i, len(tt.replies)-1)], tt.sizes[min(i, len(tt.sizes)-1)]))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("sent %d commands, want %d", got, tt.want)
+			}
+		})
+	}
+	// However large the window, and whatever the commands that the longest of all comes
+	// among.
+	for _, window := range []int{0, 1 << 30} {
+		for _, lines := range []int{1, math.MaxInt} {
+			numbers := slices.Repeat([]int{lines}, 10_000)
+			numbers[len(numbers)-1] = 1
+			name := fmt.Sprintf("16 KiB, Window %d, %d lines", window, lines)
+			windowed(t, name, window, numbers, lines, func(t *testing.T, sent func() string, peer net.Conn) {
+				var unanswered string
+				for range 6 {
+					unanswered += sent()
+					all := strings.SplitAfter(unanswered, "\r\n")
+					length := len(all[0])
+					if n := len(unanswered); n > 16<<10 || n <= 16<<10-length && window > 0 {
+						t.Errorf("%d octets are unanswered", n)
+					}
+					half := len(all) / 2
+					io.WriteString(peer, answers(half, 0))
+					unanswered = unanswered[half*length:]
+				}
+			})
+		}
+	}
 }

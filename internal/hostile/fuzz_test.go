@@ -2,43 +2,52 @@ package hostile_test
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
+	"math"
+	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"example.com/pop3"
+	"example.com/pop3/internal/pop3test"
 )
 
-// A reference reads a server's octets one by one and knows nothing of speed. It
-// is written from RFC 1939, not from the client, and says what each call of a
-// client must come to.
+// A reference reads a server's octets one by one and knows nothing of speed. It is written
+// from RFC 1939 and the rules of the package, not from the client, and says what each call
+// of a client must come to.
 type reference struct {
 	send  func(lines ...string) // has them answered
 	next  func() []byte         // the next piece of the answers; none is the end
 	buf   []byte                // what has been received and not been read
 	limit int                   // Options.MaxMessageSize
 
-	dead      string // why the connection is closed
-	lf        bool   // the reply's status line ended with a lone LF
-	asked     bool   // CAPA has been sent
-	ahead     bool   // and allows several commands at a time
-	deletions int
+	dead        string // kind of the error that has closed the connection
+	lf          bool   // the lines of the reply end in LF
+	asked       bool   // CAPA has been sent
+	ahead       bool   // and allows several commands at a time
+	outstanding int
+	deletions   int
+	tail        string // the line that is being read
+	heard       string // a refusal that may be why the server goes
 }
 
-// stop is thrown where the connection is closed.
-type stop string
+// stop is thrown where the connection is closed: the kind of the error, and what the
+// server has said about why it goes, if it has.
+type stop struct{ kind, why string }
+
+func (s stop) String() string { return s.kind + s.why }
 
 func (r *reference) octet() byte {
 	if len(r.buf) == 0 {
 		if r.buf = r.next(); len(r.buf) == 0 {
-			panic(stop("unexpected EOF"))
+			panic(stop{lost, r.heard})
 		}
 	}
 	b := r.buf[0]
@@ -46,10 +55,11 @@ func (r *reference) octet() byte {
 	return b
 }
 
-// line reads up to a line end: CRLF, or a lone LF if that will do. A stuffed dot
-// does not count.
+// line reads up to a line end: CRLF, or a lone LF if that will do. A stuffed dot does not
+// count.
 func (r *reference) line(stuffed, loneLF bool) (line string, lf bool) {
 	for {
+		r.tail = line
 		b := r.octet()
 		if b == '\n' && (loneLF || strings.HasSuffix(line, "\r")) {
 			text, cr := strings.CutSuffix(line, "\r")
@@ -61,156 +71,250 @@ func (r *reference) line(stuffed, loneLF bool) (line string, lf bool) {
 			text = text[1:]
 		}
 		if len(text) > 2048 {
-			panic(stop("too large"))
+			panic(stop{"too large", ""})
 		}
 	}
 }
 
 const blanks = " \t"
 
-// status reads a status line.
-func (r *reference) status(greeting bool) (text string, refused bool) {
-	line, lf := r.line(false, true)
-	r.lf = lf
-	word, text := line, ""
-	if i := strings.IndexAny(line, blanks); i >= 0 {
-		word, text = line[:i], strings.Trim(line[i:], blanks)
+var statusLine = regexp.MustCompile(`(?is)^(\+ok|[-+]err|\+)([^a-z0-9].*|)$`)
+
+// parse splits a status line. refused is that it is one, and a refusal.
+func parse(line string) (text string, ok, refused bool) {
+	m := statusLine.FindStringSubmatch(line)
+	if m == nil || m[1] == "+" && m[2] != "" && !strings.Contains(blanks, m[2][:1]) {
+		return "", false, false
 	}
-	switch lower(word) {
-	case "+ok":
-		return text, false
-	case "-err", "+err":
-		return text, true
-	case "+":
-		if greeting {
-			return text, false
-		}
+	if text = m[2]; text != "" && strings.Contains(":,", text[:1]) {
+		text = text[1:]
 	}
-	panic(stop("malformed"))
+	return strings.Trim(text, blanks), m[1] != "+", strings.HasSuffix(strings.ToLower(m[1]), "err")
 }
 
-func lower(s string) string {
-	b := []byte(s)
-	for i := range b {
-		if 'A' <= b[i] && b[i] <= 'Z' {
-			b[i] += 'a' - 'A'
-		}
+// status reads a status line. In a greeting a + will do.
+func (r *reference) status(greeting bool) (text string, refused bool) {
+	line, lf := r.line(false, true)
+	text, ok, refused := parse(line)
+	if !ok && !(greeting && strings.HasPrefix(line+" ", "+ ")) && !(greeting && strings.HasPrefix(line, "+\t")) {
+		panic(stop{"malformed", ""})
 	}
-	return string(b)
+	if r.lf, r.heard = lf, ""; refused {
+		r.outstanding--
+	}
+	return text, refused
 }
 
 // A code is levels of printable ASCII with no dot in them.
 var code = regexp.MustCompile(`^\[([!-\-0-\\^-~]+(?:/[!-\-0-\\^-~]+)*)\]`)
 
-func refusal(text string) string {
-	m := code.FindStringSubmatch(text)
-	if m == nil {
-		return fmt.Sprintf("refused %q", text)
+func refusal(text string) string { return "refused" + reason(text) }
+
+// reason is the code and the beginning of the text of a refusal.
+func reason(text string) string {
+	var s string
+	if m := code.FindStringSubmatch(text); m != nil {
+		s, text = " ["+strings.ToUpper(m[1])+"]", strings.TrimLeft(text[len(m[0]):], blanks)
 	}
-	return fmt.Sprintf("refused [%s] %q", strings.ToUpper(m[1]), strings.TrimLeft(text[len(m[0]):], blanks))
+	return s + fmt.Sprintf(" %q", text[:min(len(text), 100)])
+}
+
+// What may be the beginning of a status line.
+var mayBegin = regexp.MustCompile(`(?is)^([+](ok?)?|[-+](er?)?|([+]ok|[-+]err)([^a-z0-9].*)?)$`)
+
+// end is the end of a +OK reply. What lies behind it belongs to the next, or the two sides
+// disagree; a -ERR line that nothing asked for is the server's farewell.
+func (r *reference) end() {
+	if r.outstanding--; r.outstanding > 0 {
+		if len(r.buf) > 0 && !mayBegin.Match(r.buf) {
+			panic(stop{"malformed", ""})
+		}
+		return
+	}
+	r.nothing()
+}
+
+func (r *reference) nothing() {
+	if len(r.buf) == 0 {
+		return
+	}
+	line, _, _ := strings.Cut(string(r.buf[:min(len(r.buf), 512)]), "\n")
+	text, _, refused := parse(strings.TrimSuffix(line, "\r"))
+	if cut := min(len(r.buf), 3); strings.EqualFold(string(r.buf), "-ERR"[:cut]) {
+		text, refused = "", true // the beginning of one
+	}
+	if !refused {
+		panic(stop{"malformed", ""})
+	}
+	why := reason(text)
+	switch {
+	case r.heard != "" && !strings.HasPrefix(why, " ["):
+		why = r.heard
+	case text == "": // it does not say why
+		why = ""
+	}
+	panic(stop{lost, why})
+}
+
+// lineEnd is the end of a reply of one line, which stands although the server goes.
+func (r *reference) lineEnd() {
+	if s := r.try(r.end); s != nil && s.kind != lost {
+		panic(*s)
+	}
 }
 
 // command sends commands, unless there is something that answers none.
 func (r *reference) command(lines ...string) {
-	if len(r.buf) > 0 {
-		panic(stop("malformed"))
-	}
+	r.nothing()
+	r.outstanding = len(lines)
 	r.send(lines...)
 }
 
 func words(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' })
+	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(blanks, r) })
 }
 
-var digits = regexp.MustCompile(`^[0-9]+$`)
-
-func (r *reference) number(word string) int64 {
-	n, ok := new(big.Int).SetString(word, 10)
-	if !digits.MatchString(word) || !ok || !n.IsInt64() {
-		panic(stop("malformed"))
-	}
-	return n.Int64()
-}
-
-func (r *reference) size(word string) int64 {
-	if rest, ok := strings.CutPrefix(word, "-"); ok {
-		r.number(rest)
+// number is -1 for what is none.
+func number(word string) int64 {
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil || strings.Trim(word, "0123456789") != "" {
 		return -1
 	}
-	return r.number(word)
+	return n
 }
 
-func (r *reference) scan(text string) pop3.MessageInfo {
-	w := words(text)
-	if len(w) < 2 || r.number(w[0]) < 1 {
-		panic(stop("malformed"))
+// index is 0 for what is no message number.
+func index(word string) int {
+	if n := number(word); n > 0 && n <= math.MaxInt {
+		return int(n)
 	}
-	return pop3.MessageInfo{Number: int(r.number(w[0])), Size: r.size(w[1])}
+	return 0
 }
 
-func (r *reference) uid(text string) pop3.MessageUID {
-	text = strings.Trim(text, blanks)
-	i := strings.IndexAny(text, blanks)
-	if i < 0 || r.number(text[:i]) < 1 {
-		panic(stop("malformed"))
+// size is -2 for what is none, and -1 for a negative one.
+func size(word string) int64 {
+	if rest, ok := strings.CutPrefix(word, "-"); ok {
+		return min(number(rest), 0) - 1
 	}
-	uid := strings.TrimLeft(text[i:], blanks)
-	r.printable(uid)
-	return pop3.MessageUID{Number: int(r.number(text[:i])), UID: uid}
+	return min(number(word), 0)*2 + max(number(word), 0)
 }
 
-func (r *reference) printable(s string) {
-	for _, b := range []byte(s) {
-		if b < ' ' || b == 0x7f {
-			panic(stop("malformed"))
-		}
-	}
+// scan and uid read a row. n is 0 if it has no message number.
+func scan(row string) (info pop3.MessageInfo, ok bool) {
+	w := append(words(row), "", "")
+	info = pop3.MessageInfo{Number: index(w[0]), Size: size(w[1])}
+	return info, info.Number > 0 && info.Size > -2
 }
 
-// capa asks whether the server stands several commands at a time. With EXPIRE 0
-// the client sends none that the loop has not come to.
-func (r *reference) capa() {
-	r.command("CAPA")
-	listed, expires := false, ""
-	if _, refused := r.status(false); !refused {
-		r.rows(func(row string) {
-			w := strings.Fields(strings.ToUpper(row))
-			switch {
-			case len(w) == 0:
-			case w[0] == "PIPELINING":
-				listed = true
-			case w[0] == "EXPIRE" && len(w) > 1 && expires == "":
-				expires = w[1]
-			}
-		})
-	}
-	r.asked, r.ahead = true, listed && strings.Trim(expires, "0") != "" || listed && expires == ""
+func uid(row string) (u pop3.MessageUID, ok bool) {
+	row = strings.Trim(row, blanks)
+	word := append(words(row), "")[0]
+	u = pop3.MessageUID{Number: index(word), UID: strings.TrimLeft(row[len(word):], blanks)}
+	return u, u.Number > 0 && u.UID != "" && printable(u.UID)
 }
 
-// rows reads a listing, to its end before any row is looked at.
-func (r *reference) rows(f func(row string)) {
-	var rows []string
-	for {
-		row, _ := r.line(true, r.lf)
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7F }) < 0
+}
+
+// rows reads a listing to its end.
+func (r *reference) rows() (rows []string) {
+	for first := true; ; first = false {
+		row, lone := r.line(true, r.lf || first)
+		r.lf = r.lf || first && lone
 		if row == "." {
-			break
+			r.end()
+			return rows
 		}
 		if strings.HasPrefix(row, "..") {
 			row = row[1:]
 		}
 		rows = append(rows, row)
 	}
-	for _, row := range rows {
-		f(row)
+}
+
+// listing reads the reply to a command, with the rows that are bad.
+func listing[T any](r *reference, parse func(string) (T, bool)) (list []T, bad []string, refused string) {
+	text, no := r.status(false)
+	if no {
+		return nil, nil, refusal(text)
+	}
+	list = []T{}
+	for _, row := range r.rows() {
+		if v, ok := parse(row); ok {
+			list = append(list, v)
+		} else {
+			bad = append(bad, row)
+		}
+	}
+	return list, bad, ""
+}
+
+func malformed(bad []string) (s string) {
+	if len(bad) > 0 {
+		s = fmt.Sprintf("fault %q", bad[0][:min(len(bad[0]), 512)])
+	}
+	if len(bad) > 1 {
+		s += fmt.Sprintf(" (and %d more)", len(bad)-1)
+	}
+	return s
+}
+
+var temporary = regexp.MustCompile(`^refused \[(IN-USE|LOGIN-DELAY|SYS/TEMP)[]/]`)
+
+// hear remembers a refusal that may be why the server goes.
+func (r *reference) hear(refused string) {
+	if temporary.MatchString(refused) {
+		r.heard = strings.TrimPrefix(refused, "refused")
 	}
 }
+
+// empty reports whether STAT says so, behind the refusal of a listing.
+func (r *reference) empty(refused string) bool {
+	r.hear(refused)
+	r.command("STAT")
+	text, no := r.status(false)
+	if !no {
+		r.lineEnd()
+	}
+	w := append(words(text), "", "")
+	return !no && number(w[0]) == 0 && size(w[1]) > -2
+}
+
+// capa asks whether the server stands several commands at a time.
+func (r *reference) capa() {
+	if r.asked {
+		return
+	}
+	r.command("CAPA")
+	r.asked = true
+	if text, refused := r.status(false); refused {
+		r.hear(refusal(text))
+		return
+	}
+	for _, row := range r.rows() {
+		word, _, _ := strings.Cut(strings.TrimSpace(strings.ToUpper(row)), " ")
+		r.ahead = r.ahead || word == "PIPELINING"
+	}
+}
+
+// Text that begins with a status line, and that may do so yet.
+var (
+	answered = regexp.MustCompile(`(?i)^(\+OK|-ERR)( |\r?\n)`)
+	perhaps  = regexp.MustCompile(`(?i)^(\+(O(K\r?)?)?|-(E(R(R\r?)?)?)?)$`)
+)
 
 // body reads a message.
 func (r *reference) body() string {
 	var text []byte
+	firstLine := true
 	put := func(line []byte) {
-		if text = append(text, line...); r.limit > 0 && len(text) > r.limit {
-			panic(stop("too large"))
+		text = append(text, line...)
+		switch {
+		case firstLine && answered.Match(text):
+			panic(stop{"malformed", ""})
+		case r.limit > 0 && len(text) > r.limit && !perhaps.Match(text):
+			panic(stop{"too large", ""})
 		}
 	}
 	for {
@@ -221,15 +325,21 @@ func (r *reference) body() string {
 			switch {
 			case line[1] == '.':
 				line = line[1:]
-			case line[1] == '\n' && r.lf:
+			case line[1] == '\n' && (r.lf || firstLine):
+				r.end()
 				return string(text)
 			case line[1] == '\r':
 				if line = append(line, r.octet()); line[2] == '\n' {
+					r.end()
 					return string(text)
 				}
 			}
 		}
 		for put(line); ; put(line) {
+			if bytes.HasSuffix(text, []byte("\n")) && firstLine {
+				r.lf = r.lf || !bytes.HasSuffix(text, []byte("\r\n"))
+				firstLine = false
+			}
 			if bytes.HasSuffix(text, []byte("\r\n")) || r.lf && bytes.HasSuffix(text, []byte("\n")) {
 				break
 			}
@@ -238,126 +348,157 @@ func (r *reference) body() string {
 	}
 }
 
-// An op is one call, of the client and of the reference; both say what came of it.
-type op struct {
+// try notes a stop and goes on.
+func (r *reference) try(f func()) (why *stop) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case stop:
+			r.dead, why = v.kind, &v
+		default:
+			panic(v)
+		}
+	}()
+	f()
+	return nil
+}
+
+// A call is one of the client and one of the reference, which says what must come of it.
+type call struct {
 	line      string // what is sent, for the most part
-	call      func(context.Context, *pop3.Client) string
+	client    func(*pop3.Client, context.Context) (any, error)
 	reference func(*reference) string
 }
 
-// result is what a call comes to.
-func result(err error, format string, args ...any) string {
-	var e *pop3.Error
-	switch {
-	case err == nil:
-		return fmt.Sprintf(format, args...)
-	case errors.As(err, &e) && e.Err == nil && e.Code != "":
-		return fmt.Sprintf("refused [%s] %q", string(e.Code), e.Text)
-	case errors.As(err, &e) && e.Err == nil:
-		return fmt.Sprintf("refused %q", e.Text)
+// comes is what comes of a call: a value, and what is wrong. Beside that a value counts if
+// it is a list of something.
+func comes(v any, wrong ...string) string {
+	wrong = slices.DeleteFunc(wrong, func(s string) bool { return s == "" })
+	switch list := reflect.ValueOf(v); {
+	case len(wrong) == 0:
+		return fmt.Sprint(v)
+	case list.Kind() == reflect.Slice && list.Len() > 0:
+		return fmt.Sprint(v, "; ", strings.Join(wrong, ", "))
 	}
-	return kindOf(err)
+	return strings.Join(wrong, ", ")
 }
 
-func listing[T any](line string, get func(context.Context, *pop3.Client) ([]T, error), row func(*reference, string) T) op {
-	return op{line, func(ctx context.Context, c *pop3.Client) string {
-		list, err := get(ctx, c)
-		return result(err, "%v", list)
-	}, func(r *reference) string {
+// faults is what is wrong by an error of c.
+func faults(c *pop3.Client, err error) []string {
+	if err == nil {
+		return nil
+	}
+	var several interface{ Unwrap() []error }
+	if _, ok := err.(*pop3.Error); !ok && errors.As(err, &several) && kindOf(err) != "closed" {
+		var list []string
+		for _, err := range several.Unwrap() {
+			list = append(list, faults(c, err)...)
+		}
+		return list
+	}
+	var e *pop3.Error
+	kind := kindOf(err)
+	switch {
+	case errors.As(err, &e) && (kind == "refused" || kind == lost && (e.Code != "" || e.Text != "")):
+		if e.Code != "" {
+			kind += " [" + string(e.Code) + "]"
+		}
+		kind += fmt.Sprintf(" %q", e.Text[:min(len(e.Text), 100)])
+	case kind == "malformed" && c.Err() == nil:
+		_, row, _ := strings.Cut(err.Error(), "malformed row")
+		kind = "fault" + row
+	}
+	return []string{kind}
+}
+
+func listCall[T any](line string, get func(*pop3.Client, context.Context) ([]T, error), parse func(string) (T, bool)) call {
+	return call{line, func(c *pop3.Client, ctx context.Context) (any, error) { return get(c, ctx) }, func(r *reference) string {
 		r.command(line)
-		list := []T{}
-		text, refused := r.status(false)
-		if !refused {
-			r.rows(func(s string) { list = append(list, row(r, s)) })
-			return fmt.Sprint(list)
+		list, bad, refused := listing(r, parse)
+		if refused != "" && r.empty(refused) {
+			return "[]"
 		}
-		// Or is it just empty?
-		r.command("STAT")
-		if text, refused := r.status(false); !refused {
-			if count, _ := r.stat(text); count == 0 {
-				return fmt.Sprint(list)
-			}
-		}
-		return refusal(text)
+		return comes(list, malformed(bad), refused)
 	}}
 }
 
-func (r *reference) stat(text string) (count, size int64) {
-	w := words(text)
-	if len(w) < 2 {
-		panic(stop("malformed"))
+// messages joins LIST and UIDL, the slow way.
+func (r *reference) messages() string {
+	r.capa()
+	ahead := []string{"LIST", "UIDL"}
+	if !r.ahead {
+		ahead = ahead[:1]
 	}
-	return r.number(w[0]), r.size(w[1])
+	r.command(ahead...)
+	list, bad, refused := listing(r, scan)
+	if r.hear(refused); !r.ahead {
+		r.command("UIDL")
+	}
+	uids, badUIDs, noUIDs := listing(r, uid)
+	listed := len(list)
+	for _, u := range uids {
+		i := slices.IndexFunc(list[:listed], func(info pop3.MessageInfo) bool { return info.Number == u.Number })
+		if i < 0 {
+			list = append(list, pop3.MessageInfo{Number: u.Number, Size: -1, UID: u.UID})
+		} else if list[i].UID == "" {
+			list[i].UID = u.UID
+		}
+	}
+	if refused != "" && r.empty(refused) {
+		refused = ""
+	}
+	if refused == "" && listed+len(bad) == 0 {
+		noUIDs = ""
+	}
+	return comes(list, malformed(bad)+refused, malformed(badUIDs)+noUIDs)
 }
 
-// single is an op with a reply of one line.
-func single(line string, call func(context.Context, *pop3.Client) (any, error), ok func(r *reference, text string) any) op {
-	return op{line, func(ctx context.Context, c *pop3.Client) string {
-		v, err := call(ctx, c)
-		return result(err, "%v", v)
-	}, func(r *reference) string {
+// oneLine is a call with a reply of one line, which parse may find to be none (!ok) or about
+// another message.
+func oneLine(line string, client func(*pop3.Client, context.Context) (any, error), parse func(r *reference, text string) (v any, ok, other bool)) call {
+	return call{line, client, func(r *reference) string {
 		r.command(line)
 		text, refused := r.status(false)
 		if refused {
 			return refusal(text)
 		}
-		return fmt.Sprint(ok(r, text))
+		r.lineEnd()
+		v, ok, other := parse(r, text)
+		switch {
+		case other && r.dead == "":
+			panic(stop{"malformed", ""})
+		case !ok && r.dead == "":
+			return "fault"
+		case !ok:
+			return "malformed"
+		}
+		return fmt.Sprint(v)
 	}}
 }
 
-// readers are the ways to take a message.
-var readers = []func(m *pop3.Message, b *strings.Builder) error{
-	func(m *pop3.Message, b *strings.Builder) error { _, err := m.WriteTo(b); return err },
-	func(m *pop3.Message, b *strings.Builder) error {
-		_, err := io.CopyBuffer(struct{ io.Writer }{b}, struct{ io.Reader }{m}, make([]byte, 3))
-		return err
-	},
-	func(m *pop3.Message, b *strings.Builder) error {
-		if _, err := io.CopyN(b, m, 5); err != nil && err != io.EOF {
-			return err
-		}
-		_, err := m.WriteTo(b)
-		return err
-	},
-}
-
-func retrOp(read func(*pop3.Message, *strings.Builder) error) op {
-	return op{"RETR 1", func(ctx context.Context, c *pop3.Client) string {
-		m, err := c.Retr(ctx, 1)
-		var b strings.Builder
-		if err == nil {
-			err = read(m, &b)
-		}
-		return result(err, "%q", b.String())
-	}, func(r *reference) string {
-		r.command("RETR 1")
-		if text, refused := r.status(false); refused {
-			return refusal(text)
-		}
-		return fmt.Sprintf("%q", r.body())
-	}}
-}
-
-// retrAllOp is a loop that is left after so many steps; 0 is all of them.
-func retrAllOp(steps int) op {
-	return op{"RETR of many", func(ctx context.Context, c *pop3.Client) string {
+// retrAllCall is a loop that is left after so many steps; 0 is all of them.
+func retrAllCall(steps int) call {
+	return call{"RETR of many", func(c *pop3.Client, ctx context.Context) (any, error) {
 		var out []string
-		for m, err := range c.RetrAll(ctx, numbers(3)) {
+		for m, err := range c.RetrAll(ctx, pop3test.Numbers(3)) {
 			var b strings.Builder
 			if err == nil {
-				err = readers[0](m, &b)
+				_, err = m.WriteTo(&b)
 			}
-			if out = append(out, result(err, "%q", b.String())); len(out) == steps {
+			if err == nil {
+				out = append(out, fmt.Sprintf("%q", b.String()))
+			} else {
+				out = append(out, faults(c, err)...)
+			}
+			if len(out) == steps {
 				break
 			}
 		}
-		return strings.Join(out, ", ")
+		return strings.Join(out, ", "), nil
 	}, func(r *reference) string {
 		var out []string
-		end := r.try(func() {
-			if !r.asked {
-				r.capa()
-			}
+		if end := r.try(func() {
+			r.capa()
 			all := []string{"RETR 1", "RETR 2", "RETR 3"}
 			if r.ahead {
 				r.command(all...)
@@ -368,22 +509,19 @@ func retrAllOp(steps int) op {
 				}
 				text, refused := r.status(false)
 				if refused {
-					if out = append(out, refusal(text)); !r.ahead && len(out) == steps {
-						return
-					}
-					continue
+					out = append(out, refusal(text))
+				} else if why := r.try(func() { text = r.body() }); why != nil {
+					out = append(out, why.String()) // the message says so, and then the loop
+					panic(*why)
+				} else {
+					out = append(out, fmt.Sprintf("%q", text))
 				}
-				if why := r.try(func() { text = r.body() }); why != "" {
-					out = append(out, why) // the message says so, and then the loop
-					panic(stop(why))
-				}
-				if out = append(out, fmt.Sprintf("%q", text)); !r.ahead && len(out) == steps {
+				if !r.ahead && len(out) == steps {
 					return
 				}
 			}
-		})
-		if end != "" {
-			out = append(out, end)
+		}); end != nil {
+			out = append(out, end.String())
 		}
 		if steps > 0 && len(out) > steps {
 			out = out[:steps]
@@ -392,154 +530,230 @@ func retrAllOp(steps int) op {
 	}}
 }
 
-// try notes a stop and goes on.
-func (r *reference) try(f func()) (why string) {
-	defer func() {
-		switch v := recover().(type) {
-		case nil:
-		case stop:
-			r.dead, why = string(v), string(v)
-		default:
-			panic(v)
-		}
-	}()
-	f()
-	return ""
-}
-
-var ops = []op{
-	listing("LIST", func(ctx context.Context, c *pop3.Client) ([]pop3.MessageInfo, error) { return c.ListAll(ctx) }, (*reference).scan),
-	listing("UIDL", func(ctx context.Context, c *pop3.Client) ([]pop3.MessageUID, error) { return c.UIDLAll(ctx) }, (*reference).uid),
-	single("NOOP", func(ctx context.Context, c *pop3.Client) (any, error) { return "", c.Noop(ctx) },
-		func(*reference, string) any { return "" }),
-	single("DELE 1", func(ctx context.Context, c *pop3.Client) (any, error) { return "", c.Dele(ctx, 1) },
-		func(r *reference, _ string) any { r.deletions++; return "" }),
-	single("STAT", func(ctx context.Context, c *pop3.Client) (any, error) {
+var calls = []call{
+	listCall("LIST", (*pop3.Client).ListAll, scan),
+	listCall("UIDL", (*pop3.Client).UIDLAll, uid),
+	oneLine("NOOP", func(c *pop3.Client, ctx context.Context) (any, error) { return "", c.Noop(ctx) },
+		func(*reference, string) (any, bool, bool) { return "", true, false }),
+	oneLine("DELE 1", func(c *pop3.Client, ctx context.Context) (any, error) { return "", c.Dele(ctx, 1) },
+		func(r *reference, _ string) (any, bool, bool) { r.deletions++; return "", true, false }),
+	oneLine("STAT", func(c *pop3.Client, ctx context.Context) (any, error) {
 		n, size, err := c.Stat(ctx)
-		return []int64{int64(n), size}, err
-	}, func(r *reference, text string) any {
-		n, size := r.stat(text)
-		return []int64{n, size}
+		return [2]int64{int64(n), size}, err
+	}, func(_ *reference, text string) (any, bool, bool) {
+		w := append(words(text), "", "")
+		return [2]int64{number(w[0]), size(w[1])}, number(w[0]) >= 0 && size(w[1]) > -2, false
 	}),
-	single("LIST 1", func(ctx context.Context, c *pop3.Client) (any, error) { return c.List(ctx, 1) }, func(r *reference, text string) any {
-		info := r.scan(text)
-		if info.Number != 1 {
-			panic(stop("malformed"))
-		}
-		return info
-	}),
-	single("UIDL 1", func(ctx context.Context, c *pop3.Client) (any, error) { return c.UIDL(ctx, 1) }, func(r *reference, text string) any {
-		if len(words(text)) == 1 && (!digits.MatchString(text) || strings.TrimLeft(text, "0") != "1") {
-			r.printable(text)
-			return pop3.MessageUID{Number: 1, UID: text}
-		}
-		uid := r.uid(text)
-		if uid.Number != 1 {
-			panic(stop("malformed"))
-		}
-		return uid
-	}),
-	{"QUIT", func(ctx context.Context, c *pop3.Client) string { return result(c.Quit(ctx), "bye") }, func(r *reference) (s string) {
-		r.command("QUIT")
+	oneLine("LIST 1", func(c *pop3.Client, ctx context.Context) (any, error) { return c.List(ctx, 1) },
+		func(_ *reference, text string) (any, bool, bool) {
+			info, ok := scan(text)
+			return info, ok, info.Number > 1
+		}),
+	oneLine("UIDL 1", func(c *pop3.Client, ctx context.Context) (any, error) { return c.UIDL(ctx, 1) },
+		func(_ *reference, text string) (any, bool, bool) {
+			if w := words(text); len(w) == 1 && number(w[0]) != 1 {
+				return pop3.MessageUID{Number: 1, UID: w[0]}, printable(w[0]), false
+			}
+			u, ok := uid(text)
+			return u, ok, u.Number > 1
+		}),
+	{"QUIT", func(c *pop3.Client, ctx context.Context) (any, error) { return "bye", c.Quit(ctx) }, func(r *reference) string {
+		s := "bye"
 		why := r.try(func() {
-			s = "bye"
+			r.command("QUIT")
 			if text, refused := r.status(false); refused {
 				s = refusal(text)
 			}
 		})
-		if why == "unexpected EOF" && r.deletions == 0 {
+		r.dead = "closed"
+		text, ok, refused := parse(strings.TrimSuffix(r.tail, "\r"))
+		switch {
+		case why == nil:
+			return s
+		case r.outstanding > 0 && why.kind == lost && refused: // the line end may be missing
+			return refusal(text)
+		case r.outstanding > 0 && why.kind == lost && ok:
+			return s
+		case why.kind == lost && r.deletions == 0:
 			return "bye"
 		}
-		r.dead = "closed"
-		return cmp.Or(why, s)
+		return why.String()
 	}},
-	retrAllOp(0), retrAllOp(1), retrAllOp(2),
-	retrOp(readers[0]), retrOp(readers[1]), retrOp(readers[2]),
+	retrAllCall(0), retrAllCall(1), retrAllCall(2),
+	{"RETR 1", func(c *pop3.Client, ctx context.Context) (any, error) {
+		m, err := c.Retr(ctx, 1)
+		if err != nil {
+			return "", err
+		}
+		text, err := io.ReadAll(m)
+		return fmt.Sprintf("%q", text), err
+	}, func(r *reference) string {
+		r.command("RETR 1")
+		if text, refused := r.status(false); refused {
+			return refusal(text)
+		}
+		return fmt.Sprintf("%q", r.body())
+	}},
+	{"LIST and UIDL", func(c *pop3.Client, ctx context.Context) (any, error) { return c.Messages(ctx) }, (*reference).messages},
 }
 
-// FuzzClient plays arbitrary octets, in arbitrary pieces, to a client that makes
-// arbitrary calls. A segment is what the server sends when a command has come; a
-// 1E ends one. The client and the reference must come to the same.
+// seeds are what a server says, a 1E behind each reply, the calls, the pieces in which the
+// octets come, and Options.MaxMessageSize.
+var seeds = []struct {
+	octets        string
+	calls, pieces []byte
+	limit         uint16
+}{
+	{"+OK\r\n\x1e+OK 2 320\r\n\x1e+OK\r\n1 120\r\n2 200\r\n.\r\n", []byte{4, 0}, []byte{255}, 0},
+	{"+OK\r\n\x1e+OK 120 octets\r\n..a\r\n.\r\n\x1e-ERR [IN-USE] no\r\n", []byte{11, 11, 7}, []byte{1}, 0},
+	{"+ hi\n\x1e+OK\n..a\nb\n.\n\x1e+OK\n1 a b\n.\n", []byte{11, 1}, []byte{3, 1}, 9},
+	{"+OK\r\n\x1e+OK\r\na\r\n.\r\n\x1e-ERR\r\n\x1e+OK\r\n\n.\n\r\n.\r\n", []byte{8, 7}, []byte{2, 200}, 0},
+	{"+OK\r\n\x1e+OK\r\n.\r\n\x1e+OK\r\n.\r\n\x1e+OK\r\nx\r\n", []byte{9, 3, 7}, []byte{9}, 3},
+	{"+OK\r\n\x1e-ERR empty\r\n\x1e+OK 0 0\r\n\x1e+OK 1 uid\r\n\x1e+OK 1 -5\r\n", []byte{0, 6, 5}, []byte{9}, 0},
+	{"+OK: hi\r\n-ERR [SYS/TEMP] bye\r\n", nil, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n-ERR [SYS/TEMP] bye\r\n", []byte{3, 2, 7}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\nhalf\r\n.\r\nof a mail\r\n.\r\n", []byte{11, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\nhalf\r\n.\r\n-ERR idle\r\n", []byte{11, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n+OK twice\r\n.\r\n", []byte{11, 2}, nil, 2},
+	{"+OK\r\n\x1e+OK\r\na\n.\r\n\x1e+OK\r\n.\n\x1e+OK\r\na\r\n\n.\n\r\n.\r\n", []byte{8, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n1 5\r\nx\r\n2 6\r\n.\r\n\x1e+OK\r\n2 b\r\n3 c\r\n1 \x01\r\n2 d\r\n1 a\r\n.\r\n", []byte{12, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n-ERR [SYS/TEMP] no\r\n", []byte{2, 8}, []byte{0}, 0},
+	{"+OK\r\n\x1e-ERR [SYS/TEMP] no\r\n\x1e-ERR what\r\n\x1e+OK 0 0\r\n\x1e-ERR no\r\n", []byte{12, 12}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n.\r\nx\x1e+OK\r\n.\r\n\x1e+OK\r\n.\r\n", []byte{8, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK 44\r\n.\r\n\x1e+OKAY\r\n", []byte{11, 2}, nil, 0},
+	{"+OK\r\n\x1e+OK many\r\n\x1e+OK 2 5\r\n\x1e+OK 1 5\r\n", []byte{4, 5}, nil, 0},
+	{"+OK\r\n\x1e+OK 1 message follows\r\n1 uid\r\n.\r\n\x1e+OK", []byte{6, 7}, nil, 0},
+	{"+OK\r\n\x1e+OK\r\n\x1e+OK", []byte{3, 7}, nil, 0},
+	{"+OK\r\n\x1e-ERR\r", []byte{7}, nil, 0},
+}
+
+// script is a tape that answers each command with the next segment, as long as there are
+// any.
+func script(segments []string, size func(read int) int) *pop3test.Tape {
+	left := segments[1:]
+	tape := pop3test.NewTape(segments[0], func(line string) (s string) {
+		switch {
+		case line == "CAPA":
+			return pop3test.Pipelining
+		case len(left) > 0:
+			s, left = left[0], left[1:]
+		}
+		return s
+	})
+	tape.Size = size
+	return tape
+}
+
+// compare plays the octets to a client and to the reference, in the same pieces. They must
+// come to the same.
+func compare(t *testing.T, octets string, made []byte, size func(read int) int, limit uint16) {
+	segments := strings.Split(octets, "\x1e")
+	tape := script(segments, size)
+	c, err := pop3.NewClient(t.Context(), tape, &pop3.Options{MaxMessageSize: int64(limit), Timeout: timeout})
+	got := []string{"hello"}
+	if err != nil {
+		c = new(pop3.Client)
+		got = faults(c, err)
+	}
+	for _, b := range made {
+		if o := calls[int(b)%len(calls)]; c.Err() == nil {
+			v, err := o.client(c, t.Context())
+			got = append(got, fmt.Sprint(o.line, ": ", comes(v, faults(c, err)...), ", closed ", c.Err() != nil))
+		}
+	}
+	if c.Close(); !tape.Closed() {
+		t.Error("the connection is open")
+	}
+	want := newReference(script(segments, size), int(limit)).play(made)
+	if !slices.Equal(got, want) {
+		t.Errorf("the client has\n\t%s\nand the reference\n\t%s\nof %q", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"), segments)
+	}
+}
+
+func newReference(conn io.ReadWriter, limit int) *reference {
+	b := make([]byte, 16<<10)
+	return &reference{limit: limit, outstanding: 1, send: func(lines ...string) {
+		io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n")
+	}, next: func() []byte {
+		n, _ := conn.Read(b)
+		return b[:n]
+	}}
+}
+
+func (r *reference) play(made []byte) []string {
+	out := []string{"hello"}
+	if why := r.try(func() {
+		if text, refused := r.status(true); refused {
+			out[0], r.dead = refusal(text), "refused"
+		} else {
+			r.end()
+		}
+	}); why != nil {
+		out[0] = why.String()
+	}
+	for _, b := range made {
+		if o := calls[int(b)%len(calls)]; r.dead == "" {
+			var s string
+			r.heard = ""
+			if why := r.try(func() { s = o.reference(r) }); why != nil {
+				s = why.String()
+			}
+			out = append(out, fmt.Sprint(o.line, ": ", s, ", closed ", r.dead != ""))
+		}
+	}
+	return out
+}
+
+// FuzzClient plays arbitrary octets, in arbitrary pieces, to a client that makes arbitrary
+// calls. A segment is what the server sends when a command has come; a 1E ends one.
 func FuzzClient(f *testing.F) {
-	f.Add("+OK\x1e+OK 2 320\x1e+OK\r\n1 120\r\n2 200\r\n.\r\n", []byte{4, 0}, []byte{255}, uint16(0))
-	f.Add("+OK\r\n\x1e+OK 120 octets\r\n..a\r\n.\r\n\x1e-ERR [IN-USE] no\r\n", []byte{11, 12, 7}, []byte{1}, uint16(0))
-	f.Add("+ hi\n\x1e+OK\n..a\nb\n.\n\x1e+OK\n1 a b\n.\n", []byte{13, 1}, []byte{3, 1}, uint16(9))
-	f.Add("+OK\r\n\x1e+OK\r\na\r\n.\r\n\x1e-ERR\r\n\x1e+OK\r\n\n.\n\r\n.\r\n", []byte{8, 7}, []byte{2, 200}, uint16(0))
-	f.Add("+OK\r\n\x1e+OK\r\n.\r\n\x1e+OK\r\n.\r\n\x1e+OK\r\nx\r\n", []byte{9, 3, 7}, []byte{9}, uint16(3))
-	f.Add("+OK\r\n\x1e-ERR empty\r\n\x1e+OK 0 0\r\n\x1e+OK 1 uid\r\n\x1e+OK 1 -5\r\n", []byte{0, 6, 5}, []byte{9}, uint16(0))
-	f.Fuzz(func(t *testing.T, octets string, calls, pieces []byte, limit uint16) {
-		if len(octets) > 16<<10 || len(calls) > 16 {
+	for _, s := range seeds {
+		f.Add(s.octets, s.calls, s.pieces, s.limit)
+	}
+	f.Fuzz(func(t *testing.T, octets string, made, pieces []byte, limit uint16) {
+		if len(octets) > 16<<10 || len(made) > 16 {
 			return
 		}
-		segments := strings.Split(octets, "\x1e")
-		size := func(read int) int {
+		compare(t, octets, made, func(read int) int {
 			if len(pieces) == 0 {
 				return len(octets)
 			}
 			return int(pieces[read%len(pieces)]) + 1
-		}
-		// A command gets a segment, as long as there are any.
-		script := func() func(line string) string {
-			left := segments[1:]
-			return func(line string) (s string) {
-				switch {
-				case line == "CAPA":
-					return pipelining
-				case len(left) > 0:
-					s, left = left[0], left[1:]
-				}
-				return s
-			}
-		}
-
-		conn := &tape{size: size, pending: []byte(segments[0]), answer: script()}
-		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{MaxMessageSize: int64(limit), Timeout: patience})
-		got := []string{result(err, "hello")}
-		for _, b := range calls {
-			if c == nil || c.Err() != nil {
-				break
-			}
-			o := ops[int(b)%len(ops)]
-			got = append(got, o.line+": "+o.call(t.Context(), c))
-		}
-		if c != nil {
-			c.Close()
-		}
-		if !conn.closed {
-			t.Error("the connection is open")
-		}
-
-		// The other tape is read by the reference, in the same pieces.
-		far := &tape{size: size, pending: []byte(segments[0]), answer: script()}
-		r := &reference{limit: int(limit), send: func(lines ...string) {
-			far.Write([]byte(strings.Join(lines, "\r\n") + "\r\n"))
-		}, next: func() []byte {
-			b := make([]byte, 64<<10)
-			n, _ := far.Read(b)
-			return b[:n]
-		}}
-		hello := "hello"
-		if why := r.try(func() {
-			if text, refused := r.status(true); refused {
-				hello, r.dead = refusal(text), "refused"
-			}
-		}); why != "" {
-			hello = why
-		}
-		want := []string{hello}
-		for _, b := range calls {
-			if r.dead != "" {
-				break
-			}
-			o := ops[int(b)%len(ops)]
-			s := ""
-			if why := r.try(func() { s = o.reference(r) }); why != "" {
-				s = why
-			}
-			want = append(want, o.line+": "+s)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("the client has\n\t%s\nand the reference\n\t%s\nof %q in pieces of %v", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"), segments, pieces)
-		}
+		}, limit)
 	})
+}
+
+// TestReference splits the seeds at every octet, so that what is behind a reply is seen in
+// time or is not, and joins replies of all kinds at random.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	var replies []string
+	for _, s := range seeds {
+		replies = append(replies, strings.Split(s.octets, "\x1e")[1:]...)
+		for at := range len(s.octets) {
+			compare(t, s.octets, s.calls, splitAt(at), s.limit)
+		}
+	}
+	sessions := 5000
+	if testing.Short() {
+		sessions = 500
+	}
+	for seed := range sessions {
+		rnd := rand.New(rand.NewPCG(uint64(seed), 0))
+		octets := "+OK\r\n"
+		made := make([]byte, 1+rnd.IntN(6))
+		for i := range made {
+			made[i] = byte(rnd.IntN(len(calls)))
+		}
+		for range 8 {
+			octets += "\x1e" + replies[rnd.IntN(len(replies))]
+			if rnd.IntN(8) == 0 {
+				octets += replies[rnd.IntN(len(replies))] // which nothing asked for
+			}
+		}
+		pieces, salt := []int{1, 2, 5, 1000}[rnd.IntN(4)], rnd.IntN(1000)
+		if compare(t, octets, made, func(read int) int { return 1 + (read+salt)*7919%pieces }, uint16(rnd.IntN(2)*rnd.IntN(20))); t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
 }

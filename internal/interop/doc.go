@@ -1,8 +1,8 @@
-// Package interop tests the POP3 client against real servers, each configured and started by the tests themselves on
-// loopback, in a folder of its own, and stopped again. A server is a row of the servers table; what it can do and what it
-// does differently are fields of that row. The checks are one table for all of them.
+// Package interop tests the client against real servers. The tests configure, start and stop them, each in a temporary
+// folder and at a loopback address of its own. All servers go through the same checks, and through some of their own; a
+// server skips what it cannot do.
 //
-// The servers are started in mount and process namespaces of their own, which takes root on Linux; install.sh fetches
-// them on Debian. What is missing is skipped, one line a server, unless POP3_INTEROP=require says that Dovecot and
-// one more must run.
+// The servers run in mount and process namespaces, which takes root on Linux. install.sh fetches them on Debian 12. A
+// server that is missing or does not start is skipped. With POP3_INTEROP=require it must start if install.sh got it, and
+// Dovecot, Courier and nginx must be there.
 package interop

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,38 +21,70 @@ import (
 	"example.com/pop3"
 )
 
-// Dovecot 2.3, Debian's dovecot-pop3d.
 var dovecot = server{
-	name: "dovecot",
-	find: func() (string, error) {
-		if _, err := os.Stat("/usr/lib/dovecot/pop3"); err != nil {
-			return "", err
-		}
-		version, err := exec.Command("/usr/sbin/dovecot", "--version").Output()
-		if err == nil && !strings.HasPrefix(string(version), "2.3.") {
-			err = errors.New("the configuration here is for Dovecot 2.3, this is " + string(version))
-		}
-		text, _, _ := strings.Cut(string(version), " ")
-		return text, err
+	name:    "Dovecot",
+	dovecot: true,
+	script: func(t *testing.T, m *machine) string {
+		return m.dovecot(t, m.plain, m.tls, plainPassword)
 	},
-	has: capa | starttls | implicitTLS | pipelining | authCode | survives | apop | exclusive | refusesDeleted | commitsFirst |
-		maildir | exactSizes | exactTop | untouched | emptyBody | rawHeaders | fromLines | keepsNUL | keepsCR | mixedLines,
-	sasl: []string{"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "ANONYMOUS"},
+	has:    dovecotHas,
+	sasl:   dovecotSASL,
+	log:    dovecotLog,
+	checks: dovecotChecks,
 }
+
+// hashed is a Dovecot with passwords in a form that serves neither SCRAM nor CRAM-MD5 nor APOP. It offers them all the same.
+var hashed = server{
+	name:    "Dovecot, hashed",
+	dovecot: true,
+	script: func(t *testing.T, m *machine) string {
+		return m.dovecot(t, m.plain, m.tls, func(*account) string { return "{SHA512-CRYPT}" + passwordCrypt })
+	},
+	has:    dovecotHas&^exclusive | hashes,
+	sasl:   dovecotSASL,
+	log:    dovecotLog,
+	checks: slices.Concat(hashedChecks, dovecotChecks),
+}
+
+func plainPassword(a *account) string { return "{PLAIN}" + a.password }
+
+const dovecotHas = capa | starttls | implicitTLS | pipelining | authCode | survives | apop | exclusive | refusesDeleted |
+	commitsFirst | standardDELE | maildir | exactSizes | exactTop | untouched | emptyBody | rawHeaders | fromLines | keepsNUL |
+	keepsCR | mixedLines | temporary
+
+var dovecotSASL = []string{
+	"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "ANONYMOUS",
+}
+
+// findDovecot returns the version of the Dovecot that is installed.
+func findDovecot() (string, error) {
+	text, err := exec.Command("/usr/sbin/dovecot", "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat("/usr/lib/dovecot/pop3"); err != nil {
+		return "", err
+	}
+	version, _, _ := strings.Cut(string(text), " ")
+	if !strings.HasPrefix(version, "2.3.") {
+		return "", errors.New("the configuration here is for Dovecot 2.3, this is " + version)
+	}
+	return version, nil
+}
+
+// dovecotLog matches how the auth process ends an attempt, which auth_debug has it log.
+var dovecotLog = logins{file: "dovecot.log", line: `client passdb out: (?:OK|(FAIL))\t\d+\tuser=USER\b`}
 
 // signingKey signs the tokens that Dovecot validates by itself.
 const signingKey = "interop-signing-key-interop-signing-key"
 
-func init() {
-	dovecot.script = dovecotScript
-	dovecot.checks = dovecotChecks
-}
-
-func dovecotScript(t *testing.T, m *machine) string {
+// dovecot returns the command that starts a Dovecot with the machine's maildrops. stored returns an account's password as
+// Dovecot has it; tls may be "".
+func (m *machine) dovecot(t *testing.T, plain, tls string, stored func(*account) string) string {
 	home := m.maildirs(t)
 	var users strings.Builder
 	for _, a := range m.accounts {
-		fmt.Fprintf(&users, "%s:{PLAIN}%s::::::\n", a.name, password)
+		fmt.Fprintf(&users, "%s:%s::::::\n", a.user, stored(a))
 	}
 	m.file(t, "users", users.String())
 	m.file(t, "masters", "master:{PLAIN}"+password+"::::::\n")
@@ -59,17 +93,31 @@ func dovecotScript(t *testing.T, m *machine) string {
 local_validation_key_dict = fs:posix:prefix=`+m.dir+`/oauth/
 username_attribute = sub
 `)
-	// Dovecot slows down an address after failed logins, by auth_failure_delay and by anvil's penalty: both off.
-	m.file(t, "dovecot.conf", fmt.Sprintf(`base_dir = %[1]s/run
-state_dir = %[1]s/state
+	lock := "no"
+	if m.server.has&exclusive != 0 {
+		lock = "yes"
+	}
+	m.file(t, "dovecot.conf", os.Expand(dovecotConfig, func(name string) string {
+		return map[string]string{
+			"dir": m.dir, "cert": m.cert, "key": m.key, "ca": m.caFile, "home": home, "lock": lock,
+			"host": m.host, "plain": port(plain), "tls": cmp.Or(port(tls), "0"),
+		}[name]
+	}))
+	return "/usr/sbin/dovecot -c " + m.dir + "/dovecot.conf\n"
+}
+
+// dovecotConfig turns off what slows down an address after failed logins: auth_failure_delay and anvil's penalty.
+const dovecotConfig = `base_dir = ${dir}/run
+state_dir = ${dir}/state
 instance_name = interop
-log_path = %[1]s/dovecot.log
-listen = 127.0.0.1
+log_path = ${dir}/dovecot.log
+auth_debug = yes
+listen = ${host}
 protocols = pop3
 ssl = yes
-ssl_cert = <%[2]s
-ssl_key = <%[3]s
-ssl_ca = <%[4]s
+ssl_cert = <${cert}
+ssl_key = <${key}
+ssl_ca = <${ca}
 ssl_require_crl = no
 ssl_verify_client_cert = yes
 auth_ssl_username_from_cert = yes
@@ -80,8 +128,8 @@ auth_username_chars =
 auth_failure_delay = 0
 first_valid_uid = 1
 first_valid_gid = 1
-mail_location = maildir:%[5]s/%%n/Maildir
-pop3_lock_session = yes
+mail_location = maildir:${home}/%n/Maildir
+pop3_lock_session = ${lock}
 service anvil {
   unix_listener anvil-auth-penalty {
     mode = 0
@@ -89,10 +137,10 @@ service anvil {
 }
 service pop3-login {
   inet_listener pop3 {
-    port = %[6]s
+    port = ${plain}
   }
   inet_listener pop3s {
-    port = %[7]s
+    port = ${tls}
     ssl = yes
   }
 }
@@ -104,12 +152,12 @@ service stats {
 passdb {
   driver = passwd-file
   master = yes
-  args = %[1]s/masters
+  args = ${dir}/masters
 }
 passdb {
   driver = oauth2
   mechanisms = oauthbearer xoauth2
-  args = %[1]s/oauth2.conf
+  args = ${dir}/oauth2.conf
 }
 passdb {
   driver = static
@@ -118,14 +166,31 @@ passdb {
 }
 passdb {
   driver = passwd-file
-  args = username_format=%%u %[1]s/users
+  args = username_format=%u ${dir}/users
 }
 userdb {
   driver = static
-  args = uid=mail gid=mail home=%[5]s/%%n
+  args = uid=mail gid=mail home=${home}/%n
 }
-`, m.dir, m.cert, m.key, m.caFile, home, port(m.plain), port(m.tls)))
-	return "/usr/sbin/dovecot -c " + m.dir + "/dovecot.conf"
+`
+
+var hashedChecks = []check{
+	{name: "what hashed passwords cannot serve", mail: small(1), run: func(t *testing.T, s *session) {
+		// Dovecot offers these mechanisms and refuses them as it refuses a wrong password.
+		ctx := clientContext(t)
+		for _, mech := range []string{"SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "APOP"} {
+			c := s.dial(t, nil)
+			if mech == "APOP" {
+				s.refused(t, c.APOP(ctx, s.user, s.password), pop3.CodeAuth)
+			} else {
+				s.refused(t, c.Auth(ctx, passwordAuth[mech](s.user, s.password)), pop3.CodeAuth)
+			}
+			ok(t, c.Auth(ctx, pop3.PlainAuth("", s.user, s.password)))
+			count(t, c, 1)
+			quit(t, c)
+		}
+		s.logged(t, slices.Repeat([]string{refused, accepted}, 4)...)
+	}},
 }
 
 var dovecotChecks = []check{
@@ -138,7 +203,7 @@ var dovecotChecks = []check{
 	{name: "AUTH EXTERNAL", mail: small(1), run: func(t *testing.T, s *session) {
 		ctx := clientContext(t)
 		opts := s.options()
-		opts.TLSConfig.Certificates = []tls.Certificate{s.issue(t, &x509.Certificate{
+		opts.TLSConfig.Certificates = []tls.Certificate{s.Issue(&x509.Certificate{
 			Subject:     pkix.Name{CommonName: s.user},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		})}
@@ -160,7 +225,7 @@ var dovecotChecks = []check{
 		quit(t, c)
 		c = s.dial(t, nil)
 		ok(t, c.User(ctx, s.user+"*master"))
-		ok(t, c.Pass(ctx, password))
+		ok(t, c.Pass(ctx, s.password))
 		count(t, c, 1)
 	}},
 	{name: "8-bit user name", user: "jürgen", mail: small(1), run: func(t *testing.T, s *session) {
@@ -168,8 +233,11 @@ var dovecotChecks = []check{
 		count(t, c, 1)
 		quit(t, c)
 		for mech, auth := range passwordAuth {
+			if s.server.unfit(authCheck(mech)) != nil {
+				continue
+			}
 			c := s.dialTLS(t, nil)
-			if err := c.Auth(clientContext(t), auth(s.user, password)); err != nil {
+			if err := c.Auth(clientContext(t), auth(s.user, s.password)); err != nil {
 				t.Fatalf("AUTH %s: %v", mech, err)
 			}
 			count(t, c, 1)
@@ -177,15 +245,15 @@ var dovecotChecks = []check{
 		}
 	}},
 	{name: "bad commands", run: func(t *testing.T, s *session) {
-		// Before login Dovecot closes after the third unknown command.
+		// Dovecot closes after the third unknown command before login.
 		ctx := clientContext(t)
 		c := s.dial(t, nil)
 		for range 3 {
 			_, _, err := c.Stat(ctx)
 			s.refused(t, err, "")
 		}
-		// The third answer and the parting words come together or apart: these are either octets that nothing asked for or
-		// the answer to the fourth.
+		// Its last line comes with the third answer or after it, and so is either what nothing asked for or the answer to
+		// the fourth.
 		for range 3 {
 			if _, _, err := c.Stat(ctx); err == nil {
 				t.Error("STAT succeeds")
@@ -200,18 +268,18 @@ var dovecotChecks = []check{
 		ok(t, c.Auth(clientContext(t), pop3.AnonymousAuth("interop")))
 		count(t, c, 1)
 	}},
-	{name: "a password of 20,000 octets", run: func(t *testing.T, s *session) {
+	{name: "password of 20,000 octets", run: func(t *testing.T, s *session) {
 		ctx := clientContext(t)
 		c := s.dial(t, nil)
 		err := c.Auth(ctx, pop3.PlainAuth("", s.user, strings.Repeat("x", 20000)))
-		// Dovecot closes with some of it unread, which is a reset.
+		// Dovecot closes with some of it unread, which resets the connection.
 		if err == nil || errors.Is(err, context.DeadlineExceeded) || c.Err() == nil {
 			t.Errorf("%v, Err %v", err, c.Err())
 		}
 	}},
 }
 
-// bearer tries tokens that Dovecot refuses, then one that it takes, on one connection.
+// bearer tries tokens that Dovecot refuses and then one that it takes. A refusal must hold status and no token.
 func (s *session) bearer(t *testing.T, auth func(username, token string) pop3.SASL, status string) {
 	ctx := clientContext(t)
 	c := s.dialTLS(t, nil)
@@ -229,9 +297,10 @@ func (s *session) bearer(t *testing.T, auth func(username, token string) pop3.SA
 	ok(t, c.Auth(ctx, auth(s.user, bearerToken(s.user, signingKey, now.Add(time.Hour)))))
 	count(t, c, 1)
 	quit(t, c)
+	s.logged(t, refused, refused, accepted)
 }
 
-// bearerToken is a JSON web token (RFC 7519), signed HS256.
+// bearerToken returns a JSON web token (RFC 7519) signed with HS256.
 func bearerToken(user, key string, expires time.Time) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	issued := expires.Add(-2 * time.Hour).Unix()

@@ -2,99 +2,156 @@ package interop
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 )
 
-// A server is a row of the table. To add one: how to find it, how to start it, what it can do.
+// A server is a row of the servers table. A new one says how it is found and started and what it can do.
 type server struct {
-	name   string
-	unpack bool // install.sh unpacks it; else it is installed
-	// find returns the version to be run, or why it cannot be.
-	find func() (version string, err error)
-	// script returns the shell commands that leave the server running in the background, its configuration and its
-	// maildrops written. They run as root in a namespace that ends with the test.
+	name    string
+	dovecot bool   // needs the installed Dovecot
+	folder  string // where install.sh unpacks it, or ""
+
+	// script writes the configuration and returns the shell commands that start the server in the background. They run as
+	// root in a namespace that ends with the test.
 	script func(t *testing.T, m *machine) string
+
 	has    feature
-	sasl   []string // what CAPA lists without TLS, in its order
-	checks []check  // beside those for all
+	sasl   []string // what CAPA lists without TLS, in any order
+	log    logins
+	checks []check // those for this server alone
 }
 
-// A feature is something that some servers have, or do, and others do not.
+var servers = []*server{&dovecot, &hashed, &courier, &cyrus, &nginx, &perdition, &twisted, &mailutils, &popa3d}
+
+// A feature is something that some servers have or do.
 type feature uint
 
 const (
-	capa           feature = 1 << iota // answers CAPA
-	starttls                           // STLS
-	implicitTLS                        // a second port
-	pipelining                         // lists PIPELINING
-	authCode                           // a wrong password is [AUTH]
-	survives                           // a wrong password leaves the connection open
-	apop                               // APOP
-	exclusive                          // one session a maildrop, the second is [IN-USE]
-	loginDelay                         // enforces LOGIN-DELAY
-	utf8                               // UTF8 (RFC 6856)
-	refusesDeleted                     // DELE of what is deleted is an error
-	commitsFirst                       // deletions are done when QUIT is answered
-	maildir                            // mail is files, which can vanish under a session
-	exactSizes                         // STAT and LIST count the octets that RETR sends
-	exactTop                           // TOP sends the lines asked for and no more
-	untouched                          // mail is the same in every session, headers too
-	emptyBody                          // so is a message that ends after its headers
-	rawHeaders                         // and 8-bit octets in a header, without UTF8
-	fromLines                          // and lines that begin "From "
-	keepsNUL                           // and NUL octets
-	keepsCR                            // and a CR that is no line end's
-	mixedLines                         // and mail with CRLF on disk, which does not become CR CRLF
+	capa feature = 1 << iota
+	starttls
+	implicitTLS
+	pipelining
+	authCode
+	temporary
+	survives
+	apop
+	hashes
+	exclusive
+	utf8
+	standardDELE
+	refusesDeleted
+	commitsFirst
+	maildir
+	exactSizes
+	exactTop
+	untouched
+	emptyBody
+	rawHeaders
+	fromLines
+	keepsNUL
+	keepsCR
+	mixedLines
 )
 
-func (s *server) root() string {
-	if !s.unpack {
-		return ""
-	}
-	root := os.Getenv("POP3_INTEROP_ROOT")
-	if root == "" {
-		cache := os.Getenv("XDG_CACHE_HOME")
-		if cache == "" {
-			cache = filepath.Join(os.Getenv("HOME"), ".cache")
-		}
-		root = filepath.Join(cache, "pop3-interop")
-	}
-	return filepath.Join(root, s.name)
+// features names each feature, for "has" and "has no" to stand before it.
+var features = map[feature]string{
+	capa:           "CAPA",
+	starttls:       "STLS",
+	implicitTLS:    "port for TLS",
+	pipelining:     "PIPELINING after login",
+	authCode:       "[AUTH] for a wrong password",
+	temporary:      "[SYS/TEMP]",
+	survives:       "second try after a wrong password",
+	apop:           "APOP",
+	hashes:         "hashed passwords",
+	exclusive:      "locks on maildrops",
+	utf8:           "UTF8",
+	standardDELE:   "DELE as RFC 1939 has it",
+	refusesDeleted: "refusal for a second DELE",
+	commitsFirst:   "commit before the answer to QUIT",
+	maildir:        "files that can vanish under a session",
+	exactSizes:     "sizes that are what RETR sends",
+	exactTop:       "TOP that sends the lines asked for",
+	untouched:      "mail that is the same in each session",
+	emptyBody:      "mail without a body",
+	rawHeaders:     "raw UTF-8 headers without UTF8",
+	fromLines:      "lines that begin with From",
+	keepsNUL:       "NUL octets",
+	keepsCR:        "lone CR octets",
+	mixedLines:     "mail stored with CRLF",
 }
-
-// findUnpacked is find for what install.sh unpacks.
-func (s *server) findUnpacked() (string, error) {
-	version, err := os.ReadFile(filepath.Join(s.root(), ".version"))
-	if err != nil {
-		err = fmt.Errorf("not unpacked by install.sh: %w", err)
-	}
-	return strings.TrimSpace(string(version)), err
-}
-
-var servers = []*server{&dovecot, &courier, &cyrus, &popa3d, &mailutils}
 
 // A check is one test of the client against one server, on an account of its own.
 type check struct {
 	name  string
-	needs feature  // the server must have
-	lacks feature  // the server must not have
-	user  string   // default: a name made for it
-	mail  []sample // what is in the maildrop
-	run   func(t *testing.T, s *session)
+	needs feature // the server must have
+	lacks feature // the server must not have
+	mech  string  // the server must offer
+
+	user     string // default: a name made for the check
+	password string // default: the one of all accounts
+	mail     []sample
+	run      func(t *testing.T, s *session)
 }
 
-// tally is what TestMain prints: go test -v, or go test in this folder, shows it.
-var tally struct {
-	sync.Mutex
-	lines []string
+// unfit returns why s cannot go through c, each behind "has".
+func (s *server) unfit(c check) (why []string) {
+	for bit := feature(1); bit != 0; bit <<= 1 {
+		switch {
+		case c.needs&^s.has&bit != 0:
+			why = append(why, "no "+features[bit])
+		case c.lacks&s.has&bit != 0:
+			why = append(why, features[bit])
+		}
+	}
+	if c.mech != "" && !slices.Contains(s.sasl, c.mech) {
+		why = append(why, "no AUTH "+c.mech)
+	}
+	return why
+}
+
+// root returns the folder that install.sh unpacked s to, or "".
+func (s *server) root() string {
+	if s.folder == "" {
+		return ""
+	}
+	cache := cmp.Or(os.Getenv("XDG_CACHE_HOME"), filepath.Join(os.Getenv("HOME"), ".cache"))
+	return filepath.Join(cmp.Or(os.Getenv("POP3_INTEROP_ROOT"), filepath.Join(cache, "pop3-interop")), s.folder)
+}
+
+// find returns the server's version, or why it cannot run.
+func (s *server) find() (version string, err error) {
+	if s.dovecot {
+		if version, err = findDovecot(); err != nil {
+			return "", err
+		}
+	}
+	if s.folder != "" {
+		text, err := os.ReadFile(filepath.Join(s.root(), ".version"))
+		if err != nil {
+			return "", fmt.Errorf("not unpacked by install.sh: %w", err)
+		}
+		version = strings.TrimSpace(string(text))
+	}
+	return version, canIsolate()
+}
+
+// canIsolate returns an error without root or Linux.
+func canIsolate() error {
+	out, err := exec.Command(isolated[0], slices.Concat(isolated[1:], []string{"/bin/true"})...).CombinedOutput()
+	if err != nil && len(out) > 0 {
+		err = errors.New(strings.TrimSpace(string(out)))
+	}
+	return err
 }
 
 func TestMain(m *testing.M) {
@@ -104,93 +161,77 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		flag.Set("test.parallel", "16") // the checks wait more than they work: servers answer a wrong password late
+		flag.Set("test.parallel", "32") // the checks mostly wait, since servers delay the answer to a wrong password
 	}
 	status := m.Run()
-	slices.Sort(tally.lines)
-	for _, line := range tally.lines {
-		fmt.Println("interop:", line)
-	}
+	printResults(os.Stdout)
 	os.Exit(status)
 }
 
-func report(line string) {
-	tally.Lock()
-	defer tally.Unlock()
-	tally.lines = append(tally.lines, line)
-}
-
-// TestServers runs each check that fits on each server that is there.
+// TestServers runs the checks on each server that is there.
 func TestServers(t *testing.T) {
-	required := os.Getenv("POP3_INTEROP") == "require"
-	namespaces := canIsolate()
-	found := 0
 	for _, s := range servers {
-		version, err := s.find()
-		err = cmp.Or(err, namespaces)
-		if err == nil {
-			found++
-		} else {
-			err = fmt.Errorf("%s not run: %w", s.name, err)
-			report(err.Error())
-		}
 		t.Run(s.name, func(t *testing.T) {
-			if err != nil {
-				if required && s == &dovecot {
-					t.Fatal(err)
-				}
-				t.Skip(err)
-			}
 			t.Parallel()
-			s.test(t, version)
+			s.test(t)
 		})
-	}
-	if required && found < 2 {
-		t.Errorf("%d servers ran, want Dovecot and one more at least", found)
 	}
 }
 
-func (s *server) test(t *testing.T, version string) {
-	var rows []check
-	for _, c := range slices.Concat(checks, mechanisms(s), s.checks, []check{gone}) {
-		if c.needs&^s.has == 0 && c.lacks&s.has == 0 {
-			rows = append(rows, c)
-		}
+// required holds the servers that must run if POP3_INTEROP is "require". The others must then run if they are there.
+var required = []*server{&dovecot, &hashed, &courier, &nginx}
+
+func (s *server) test(t *testing.T) {
+	require := os.Getenv("POP3_INTEROP") == "require"
+	rows := slices.Concat(checks, s.checks)
+	accounts := s.accounts(append(rows, gone))
+	var m *machine
+	version, err := s.find()
+	found := err == nil
+	if found {
+		m, err = newMachine(t, s, slices.Collect(maps.Values(accounts)))
 	}
-	accounts := make([]*account, len(rows))
-	for i, c := range rows {
-		accounts[i] = &account{name: c.user}
-		if c.user == "" {
-			accounts[i].name = fmt.Sprintf("user%02d", i)
+	s.note(func(r *result) { r.version, r.notRun = version, err })
+	if err != nil {
+		if require && (found || slices.Contains(required, s)) {
+			t.Fatal(err)
 		}
-		for _, mail := range c.mail {
-			if mail.needs&^s.has == 0 {
-				accounts[i].mail = append(accounts[i].mail, mail)
-			}
-		}
+		t.Skip(err)
 	}
-	m := newMachine(t, s, accounts)
-	var ran, passed atomic.Int32
-	run := func(t *testing.T, i int) {
-		ran.Add(1)
+	run := func(t *testing.T, c check) {
 		t.Cleanup(func() {
-			if !t.Failed() {
-				passed.Add(1)
-			}
+			s.note(func(r *result) { r.checks[c.name] = outcome(t) })
 		})
-		rows[i].run(t, &session{machine: m, user: accounts[i].name, mail: accounts[i].mail})
+		if why := s.unfit(c); why != nil {
+			t.Skipf("%s has %s", s.name, strings.Join(why, ", "))
+		}
+		c.run(t, &session{machine: m, account: accounts[c.name]})
 	}
-	last := len(rows) - 1
 	t.Run("check", func(t *testing.T) {
-		for i, c := range rows[:last] {
+		for _, c := range rows {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				run(t, i)
+				run(t, c)
 			})
 		}
 	})
-	t.Run(rows[last].name, func(t *testing.T) { run(t, last) })
-	line := fmt.Sprintf("%s %s: %d checks run, %d passed", s.name, version, ran.Load(), passed.Load())
-	report(line)
-	t.Log(line)
+	t.Run(gone.name, func(t *testing.T) { run(t, gone) })
+}
+
+// accounts returns an account for each check that fits, by the check's name.
+func (s *server) accounts(rows []check) map[string]*account {
+	accounts := map[string]*account{}
+	for i, c := range rows {
+		if s.unfit(c) != nil {
+			continue
+		}
+		a := &account{user: cmp.Or(c.user, fmt.Sprintf("user%02d", i)), password: cmp.Or(c.password, password)}
+		for _, mail := range c.mail {
+			if mail.needs&^s.has == 0 {
+				a.mail = append(a.mail, mail)
+			}
+		}
+		accounts[c.name] = a
+	}
+	return accounts
 }

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A sample is a mail as a maildrop on disk holds it: lines end in LF.
+// A sample is a message as a maildrop on disk holds it: lines end in LF.
 type sample struct {
 	name  string
 	text  string
-	needs feature // the server must have, to take it and give it back as it is
+	needs feature // the server must have, to give the message back as it is
 }
 
-// wire is the mail as RETR must give it: lines end in CRLF, the last one too (RFC 1939 3).
+// wire returns the message as RETR must send it. All lines end in CRLF, the last one too (RFC 1939 section 3).
 func (m sample) wire() []byte {
 	b := bytes.ReplaceAll([]byte(m.text), []byte("\r\n"), []byte("\n"))
 	b = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
@@ -25,7 +25,15 @@ func (m sample) wire() []byte {
 
 const header = "From: a@example.org\nTo: b@example.org\nSubject: interop\nDate: Mon, 01 Jan 2024 00:00:00 +0000\n"
 
-// awkward is mail that has been damaged by clients, servers or both.
+// added returns how many octets wire has for the line end that the message lacks. Dovecot and Courier do not count them.
+func (m sample) added() int64 {
+	if strings.HasSuffix(m.text, "\n") {
+		return 0
+	}
+	return int64(len("\r\n"))
+}
+
+// awkward holds messages of kinds that clients and servers have damaged.
 var awkward = withIDs([]sample{
 	{name: "plain", text: header + "\nHello.\n\nBye.\n"},
 	{name: "dots", text: header + "\n.\n..\n...\n.leading\n..leading\nin. the. middle.\n \n.\nend\n.\n"},
@@ -45,7 +53,7 @@ var awkward = withIDs([]sample{
 	{name: "lines that end in CRLF already", text: header + "\nbefore\r\n.\r\n+OK forged\r\nafter\n", needs: mixedLines},
 })
 
-// withIDs makes headers differ: popa3d's unique-ids are a hash of them.
+// withIDs makes the headers differ, of which popa3d's unique-ids are a hash.
 func withIDs(mail []sample) []sample {
 	for i := range mail {
 		mail[i].text = fmt.Sprintf("Message-ID: <%d@example.org>\n", i+1) + mail[i].text
@@ -61,7 +69,7 @@ func highOctets() string {
 	return string(b[:])
 }
 
-// small is n short mails, each one different.
+// small returns n short messages.
 func small(n int) []sample {
 	mail := make([]sample, n)
 	for i := range mail {
@@ -70,7 +78,7 @@ func small(n int) []sample {
 	return withIDs(mail)
 }
 
-// top is what TOP with that many lines must give (RFC 1939 7): the headers, the empty line, and so many lines.
+// top returns what TOP must send (RFC 1939 section 7): the headers, the empty line, and as many lines of the body.
 func (m sample) top(lines int) []byte {
 	wire := m.wire()
 	end := bytes.Index(wire, []byte("\r\n\r\n")) + len("\r\n\r\n")

@@ -2,11 +2,18 @@ package interop
 
 import "testing"
 
-// popa3d, Debian's package of the same name. It answers a bare +OK, knows no CAPA and closes after a wrong password.
+// popa3d, Debian's package of the same name. It answers with bare status indicators and closes after a wrong password.
 var popa3d = server{
 	name:   "popa3d",
-	unpack: true,
-	has:    refusesDeleted | commitsFirst | exactSizes | exactTop | untouched | rawHeaders | emptyBody,
+	folder: "popa3d",
+	has:    refusesDeleted | commitsFirst | standardDELE | exactSizes | exactTop | untouched | rawHeaders | emptyBody,
+	script: func(t *testing.T, m *machine) string {
+		return m.systemUsers(t) + `
+echo 'popa3d:x:28997:28997::/:/bin/false' >>/etc/passwd
+echo 'popa3d:x:28997:' >>/etc/group
+mkdir -p /var/lib/popa3d /var/empty
+` + m.inetd(t, m.plain, "/usr/sbin/popa3d")
+	},
 	checks: []check{
 		{name: "bare replies", mail: small(1), run: func(t *testing.T, s *session) {
 			c := s.login(t, nil)
@@ -19,15 +26,4 @@ var popa3d = server{
 			}
 		}},
 	},
-}
-
-func init() {
-	popa3d.find = popa3d.findUnpacked
-	popa3d.script = func(t *testing.T, m *machine) string {
-		return m.systemUsers(t) + `
-echo 'popa3d:x:28997:28997::/:/bin/false' >>/etc/passwd
-echo 'popa3d:x:28997:' >>/etc/group
-mkdir -p /var/lib/popa3d /var/empty
-` + m.inetd(t, m.plain, "/usr/sbin/popa3d")
-	}
 }

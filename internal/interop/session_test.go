@@ -3,10 +3,11 @@ package interop
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
-	"slices"
+	"fmt"
+	"net"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
@@ -14,26 +15,36 @@ import (
 	"example.com/pop3"
 )
 
-// A session is what a check works with: a server, and an account of its own there.
+// A session is what a check works with: a server, and an account that no other check uses.
 type session struct {
 	*machine
-	user string
-	mail []sample
+	*account
+	ports []string // the client's, one for each connection
+	tried []string // the outcome of each attempt that logged has looked for
 }
 
-// clientContext ends a check that hangs; no check comes near it.
+// clientContext returns a context that ends a check that hangs.
 func clientContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// options trust the server's CA.
+// options returns options that trust the server's CA.
 func (s *session) options() *pop3.Options {
-	return &pop3.Options{TLSConfig: &tls.Config{RootCAs: s.roots}}
+	return &pop3.Options{TLSConfig: &tls.Config{RootCAs: s.Pool()}, DialContext: s.dialTCP}
 }
 
-// dial connects without TLS; opts may be nil.
+// dialTCP notes the client's port, by which some servers' logs name a session.
+func (s *session) dialTCP(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		s.ports = append(s.ports, port(conn.LocalAddr().String()))
+	}
+	return conn, err
+}
+
+// dial connects without TLS. If opts is nil, it uses those of s.options.
 func (s *session) dial(t *testing.T, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	return s.via(t, pop3.Dial, s.plain, opts)
@@ -57,17 +68,22 @@ func (s *session) via(t *testing.T, dial dialFunc, addr string, opts *pop3.Optio
 	return c
 }
 
-// login opens the maildrop with USER and PASS. A maildrop just left without QUIT may be locked for a moment yet, and not
-// every server says so by [IN-USE], so a refusal is tried again.
+// userPass sends USER and PASS.
+func (s *session) userPass(ctx context.Context, c *pop3.Client) error {
+	if err := c.User(ctx, s.user); err != nil {
+		return err
+	}
+	return c.Pass(ctx, s.password)
+}
+
+// login connects and logs in with USER and PASS. It repeats that after a refusal, because a server may not have noticed
+// yet that an earlier session left the maildrop without QUIT, and not every server says [IN-USE] then.
 func (s *session) login(t *testing.T, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	ctx := clientContext(t)
 	for {
 		c := s.dial(t, opts)
-		err := c.User(ctx, s.user)
-		if err == nil {
-			err = c.Pass(ctx, password)
-		}
+		err := s.userPass(ctx, c)
 		if err == nil {
 			return c
 		}
@@ -79,8 +95,8 @@ func (s *session) login(t *testing.T, opts *pop3.Options) *pop3.Client {
 	}
 }
 
-// reopen logs in after a session that left n messages. Courier answers QUIT and then deletes, and the next session may see
-// any part of that; for it alone the count is tried again.
+// reopen logs in after a session that left n messages. Courier deletes after it has answered QUIT, and the next session may
+// see any part of that: with Courier alone reopen tries again.
 func (s *session) reopen(t *testing.T, n int) *pop3.Client {
 	t.Helper()
 	ctx := clientContext(t)
@@ -105,7 +121,7 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// refused checks that err is an ordinary -ERR, with that code if the server sends codes.
+// refused checks that err is an ordinary -ERR with that response code. Servers without authCode need not send CodeAuth.
 func (s *session) refused(t *testing.T, err error, code pop3.Code) *pop3.Error {
 	t.Helper()
 	var refusal *pop3.Error
@@ -121,7 +137,7 @@ func (s *session) refused(t *testing.T, err error, code pop3.Code) *pop3.Error {
 	return refusal
 }
 
-// count checks that the session lists n messages.
+// count checks that STAT counts n messages.
 func count(t *testing.T, c *pop3.Client, n int) {
 	t.Helper()
 	got, _, err := c.Stat(clientContext(t))
@@ -136,7 +152,7 @@ func quit(t *testing.T, c *pop3.Client) {
 	ok(t, c.Quit(clientContext(t)))
 }
 
-// read returns a message's octets.
+// read returns the message, if err is nil.
 func read(t *testing.T, m *pop3.Message, err error) []byte {
 	t.Helper()
 	ok(t, err)
@@ -146,10 +162,10 @@ func read(t *testing.T, m *pop3.Message, err error) []byte {
 	return b.Bytes()
 }
 
-// same compares by hash, and says where the difference begins.
+// same reports the first difference between two messages.
 func same(t *testing.T, name string, got, want []byte) {
 	t.Helper()
-	if sha256.Sum256(got) == sha256.Sum256(want) {
+	if bytes.Equal(got, want) {
 		return
 	}
 	i := 0
@@ -160,7 +176,7 @@ func same(t *testing.T, name string, got, want []byte) {
 		got[i:min(i+40, len(got))], want[i:min(i+40, len(want))])
 }
 
-// numbers are 1 to n.
+// numbers returns 1 to n.
 func numbers(n int) []int {
 	list := make([]int, n)
 	for i := range list {
@@ -169,7 +185,7 @@ func numbers(n int) []int {
 	return list
 }
 
-// A dialogue keeps the lines of a session, "C: " or "S: " before each.
+// A dialogue holds the lines of a session, each behind "C: " or "S: ".
 type dialogue struct{ lines []string }
 
 func (d *dialogue) trace() *pop3.Trace {
@@ -181,19 +197,23 @@ func (d *dialogue) trace() *pop3.Trace {
 	return &pop3.Trace{LineSent: add("C: "), LineReceived: add("S: ")}
 }
 
-// method is the mechanism of the session's AUTH, or USER.
-func (d *dialogue) method() string {
+// attempts returns the method of each login that was tried: the mechanism, APOP, or USER for a name and a password.
+func (d *dialogue) attempts() (methods []string) {
 	for _, line := range d.lines {
-		if words := strings.Fields(line); words[0] == "C:" && words[1] == "AUTH" {
-			return words[2]
-		} else if words[0] == "C:" && words[1] == "USER" {
-			return "USER"
+		switch words := strings.Fields(line); {
+		case words[0] != "C:":
+		case words[1] == "AUTH":
+			methods = append(methods, words[2])
+		case words[1] == "APOP":
+			methods = append(methods, "APOP")
+		case words[1] == "PASS":
+			methods = append(methods, "USER")
 		}
 	}
-	return ""
+	return methods
 }
 
-// ahead is the most commands that verb began without a line from the server in between.
+// ahead returns the largest number of commands with that verb that were sent before the server answered.
 func (d *dialogue) ahead(verb string) int {
 	most, now := 0, 0
 	for _, line := range d.lines {
@@ -207,13 +227,40 @@ func (d *dialogue) ahead(verb string) int {
 	return most
 }
 
-// strongest is what Login is to choose of the mechanisms offered: a challenge that TLS does not make pointless before
-// the password itself.
-func strongest(offered []string, overTLS bool) string {
-	for _, mech := range []string{"SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"} {
-		if slices.Contains(offered, mech) && !(mech == "CRAM-MD5" && overTLS) {
-			return mech
+// dropsBehindPass shows that the server drops the commands that come with PASS, and that the client sends none there.
+func dropsBehindPass(t *testing.T, s *session) {
+	conn, err := net.Dial("tcp", s.plain)
+	ok(t, err)
+	defer conn.Close()
+	text := textproto.NewConn(conn)
+	for _, commands := range []string{"", "USER " + s.user, "PASS " + s.password + "\r\nSTAT\r\nLIST", "QUIT"} {
+		if commands != "" {
+			ok(t, text.PrintfLine("%s", commands))
+		}
+		line, err := text.ReadLine()
+		ok(t, err)
+		if !strings.HasPrefix(line, "+OK") {
+			t.Fatalf("%q is answered %q", commands, line)
 		}
 	}
-	return "USER"
+	if line, err := text.ReadLine(); err == nil {
+		t.Errorf("behind the answer to QUIT comes %q", line)
+	}
+
+	var d dialogue
+	opts := s.options()
+	opts.Trace = d.trace()
+	c := s.login(t, opts)
+	for m, err := range c.RetrAll(clientContext(t), numbers(2)) {
+		got := read(t, m, err)
+		same(t, fmt.Sprint("message ", m.Number), got, s.mail[m.Number-1].wire())
+	}
+	for i, line := range d.lines {
+		if strings.HasPrefix(line, "C: PASS") && !strings.HasPrefix(d.lines[i+1], "S: ") {
+			t.Errorf("%q follows PASS", d.lines[i+1])
+		}
+	}
+	if d.ahead("RETR") != 2 {
+		t.Errorf("not pipelined: %q", d.lines)
+	}
 }

@@ -42,7 +42,7 @@ type message struct {
 }
 
 func newMaildrop(name, password string) *Maildrop {
-	d := &Maildrop{name: name, password: password, salt: []byte("salt of " + name)}
+	d := &Maildrop{name: name, password: password, salt: []byte("the salt of the user " + name)}
 	d.unlocked.L = &d.mu
 	return d
 }

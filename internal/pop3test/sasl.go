@@ -2,6 +2,7 @@ package pop3test
 
 import (
 	"bytes"
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/md5"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"hash"
 	"slices"
 	"strings"
+	"sync"
 )
 
 var (
@@ -21,6 +23,16 @@ var (
 	errBase64    = errors.New("not base64")
 	errFailed    = errors.New("authentication failed")
 )
+
+// NeedRandom skips a test under the fake clock of testing/synctest that needs random octets,
+// for TLS or SCRAM, in FIPS 140 mode: crypto/rand gathers them by the clock there, and panics
+// if it stands still. To have read some before does not help, for a garbage collection may
+// take away what was gathered.
+func NeedRandom(t interface{ Skip(...any) }) {
+	if fips140.Enabled() {
+		t.Skip("crypto/rand in FIPS 140 mode, under a fake clock")
+	}
+}
 
 // An exchange is one AUTH command (RFC 5034).
 type exchange struct {
@@ -53,8 +65,24 @@ var mechanisms = []mechanism{
 func secure(s *session) bool { return s.tls != nil }
 func anyway(*session) bool   { return true }
 
+// MD5Allowed is false in FIPS 140-only mode, in which SHA-1 may not be used either.
+var MD5Allowed = sync.OnceValue(func() bool {
+	_, err := md5.New().Write(nil)
+	return err == nil
+})
+
+// NeedMD5 skips a test that needs MD5 or SHA-1 where they are not allowed.
+func NeedMD5(t interface{ Skip(...any) }) {
+	if !MD5Allowed() {
+		t.Skip("MD5 and SHA-1 are not allowed in FIPS 140-only mode")
+	}
+}
+
 // offers reports whether m can be used in the session.
 func (s *session) offers(m *mechanism) bool {
+	if !MD5Allowed() && (strings.Contains(m.name, "MD5") || strings.Contains(m.name, "SHA-1")) {
+		return false
+	}
 	return s.srv.hasMechanism(m.name) && !(s.srv.RequireTLS && s.tls == nil) && m.fits(s)
 }
 
@@ -279,6 +307,15 @@ func (x *exchange) scram(name string, h func() hash.Hash, plus bool) (*Maildrop,
 		return nil, errFailed
 	}
 	return d, nil
+}
+
+// SCRAMFirst returns a challenge that answers what a client of SCRAM says first. Both are
+// in base64, as on the wire. The server's part of the nonce is of two octets, so that base64
+// of the proof is not part of base64 of the response to it.
+func SCRAMFirst(response string) string {
+	first, _ := base64.StdEncoding.DecodeString(response)
+	_, nonce, _ := strings.Cut(string(first), ",r=")
+	return base64.StdEncoding.EncodeToString([]byte("r=" + nonce + "xy,s=AA==,i=4096"))
 }
 
 // binding returns the channel binding data that the flag of a SCRAM exchange

@@ -279,7 +279,7 @@ func (p *player) startTLS() error {
 	if p.r.Buffered() > 0 {
 		return fmt.Errorf("got %q in clear, want a TLS handshake", p.rest())
 	}
-	conn := tls.Server(p.raw, serverTLS())
+	conn := tls.Server(p.raw, ServerTLS())
 	if err := conn.HandshakeContext(context.Background()); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}

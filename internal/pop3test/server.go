@@ -80,8 +80,9 @@ type Server struct {
 
 	// Intercept, if not nil, is called with each command line, before the
 	// server acts on it and in the goroutine of the session. If ok is true
-	// the reply, octet for octet, is all that happens. What a client sends
-	// within an AUTH exchange is no command.
+	// the reply, octet for octet, is all that happens; behind one that ends in
+	// HangUp the session ends. What a client sends within an AUTH exchange is no
+	// command.
 	Intercept func(line string) (reply string, ok bool)
 
 	mu        sync.Mutex
@@ -91,6 +92,10 @@ type Server struct {
 	closed    bool
 	ended     *sync.Cond // signals that one of these has ended
 }
+
+// HangUp ends a reply of Server.Intercept behind which the server is to hang
+// up.
+const HangUp = "\x00hang up"
 
 // NewServer starts a server in clear, which offers STLS. The caller should
 // call Close when finished.
@@ -111,7 +116,7 @@ func NewTLSServer() *Server {
 // NewUnstartedServer returns a server to be configured and then started by
 // Start or StartTLS, or used through ServeConn alone.
 func NewUnstartedServer() *Server {
-	return &Server{TLS: serverTLS(), Implementation: "pop3test"}
+	return &Server{TLS: ServerTLS(), Implementation: "pop3test"}
 }
 
 // Start starts the server in clear. It panics if it cannot listen.
@@ -130,7 +135,10 @@ func (s *Server) start(wrap func(net.Conn) net.Conn) {
 		panic("pop3test: server already started")
 	}
 	if s.Listener == nil {
-		s.Listener = listen()
+		var err error
+		if s.Listener, err = Listen(); err != nil {
+			panic(fmt.Sprintf("pop3test: cannot listen on a loopback port: %v", err))
+		}
 	}
 	s.Addr = s.Listener.Addr().String()
 	s.mu.Lock()
@@ -163,14 +171,13 @@ func (s *Server) over(note func()) {
 	}
 }
 
-func listen() net.Listener {
+// Listen listens on a free port of the loopback interface.
+func Listen() (net.Listener, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		if l, err = net.Listen("tcp6", "[::1]:0"); err != nil {
-			panic(fmt.Sprintf("pop3test: cannot listen on a loopback port: %v", err))
-		}
+		l, err = net.Listen("tcp6", "[::1]:0")
 	}
-	return l
+	return l, err
 }
 
 // Close stops listening, cuts off every session, without committing
@@ -234,7 +241,7 @@ func (s *Server) untrack(conn net.Conn) {
 
 // CertPool returns a pool that trusts the server's certificates.
 func (s *Server) CertPool() *x509.CertPool {
-	pool := testAuthority().pool.Clone()
+	pool := testAuthority().Pool()
 	if s.TLS != nil {
 		for _, c := range s.TLS.Certificates {
 			if leaf, err := x509.ParseCertificate(c.Certificate[0]); err == nil {
@@ -253,11 +260,11 @@ func (s *Server) ClientTLS() *tls.Config {
 
 func (s *Server) tlsConfig() *tls.Config {
 	if s.TLS == nil {
-		return serverTLS()
+		return ServerTLS()
 	}
 	config := s.TLS.Clone()
 	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
-		config.Certificates = serverTLS().Certificates
+		config.Certificates = ServerTLS().Certificates
 	}
 	return config
 }
@@ -283,7 +290,9 @@ func (s *Server) user(name string) *Maildrop {
 	return s.users[name]
 }
 
-func (s *Server) disabled(name string) bool { return slices.Contains(s.Disable, name) }
+func (s *Server) disabled(name string) bool {
+	return slices.Contains(s.Disable, name) || name == "APOP" && !MD5Allowed()
+}
 
 var greetings atomic.Int64
 

@@ -291,6 +291,7 @@ var commands = map[string]struct {
 func (s *session) command(line []byte) {
 	if s.srv.Intercept != nil {
 		if reply, ok := s.srv.Intercept(string(line)); ok {
+			reply, s.done = strings.CutSuffix(reply, HangUp)
 			s.write(append(s.buffer(), reply...))
 			return
 		}
@@ -309,7 +310,7 @@ func (s *session) command(line []byte) {
 	// PASS is valid immediately after USER only (RFC 1939 section 7).
 	s.prior, s.user = s.user, ""
 	switch {
-	case !ok, len(s.srv.Disable) > 0 && (s.srv.disabled(string(verb)) || s.srv.disabled(cmd.feature)):
+	case !ok, s.srv.disabled(cmd.feature), len(s.srv.Disable) > 0 && s.srv.disabled(string(verb)):
 		s.refuse("", "Unknown command")
 	case cmd.states&state == 0:
 		s.refuse("", "Command is not valid in this state")
@@ -602,10 +603,7 @@ func (s *session) top(arg []byte) {
 // octets sends the status line of RETR and TOP.
 func (s *session) octets(n int) {
 	b := append(s.buffer(), "+OK "...)
-	b = strconv.AppendInt(b, int64(n), 10)
-	b = append(b, ' ')
-	b = append(b, s.lang.text("octets")...)
-	s.write(append(b, "\r\n"...))
+	s.write(append(strconv.AppendInt(b, int64(n), 10), " octets\r\n"...))
 }
 
 // head returns the header of a message, the empty line behind it and the

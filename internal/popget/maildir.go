@@ -1,175 +1,261 @@
 package main
 
 import (
-	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
-	"net/url"
+	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/pop3"
 )
 
-// A maildir delivers to a Maildir, and keeps a log in it: the unique-ids of the
-// messages that were delivered and are still on the server, a line each. It
-// forgets the others, for a server may use a unique-id again once the message is
-// gone (RFC 1939 section 7).
-//
-// The name of a file is a digest of account, unique-id and text: what is
-// delivered and not in the log, since the run was killed or the server did not
-// delete it, is delivered once more to the same name. That does no harm unless
-// the file was moved away in the meantime; better twice than never.
+// A maildir is a Maildir that is locked for one account.
 type maildir struct {
-	dir, account string
-	tmpPrefix    string            // begins the names of our files in tmp, and of no other account's
-	keys         map[int]string    // unique-id of each message number
-	log          string            // its path
-	logged       map[string]bool   // unique-ids in it
-	paths        map[string]string // files, by name without flags
+	dir   string
+	tag   string // ends the names of the account's files and of no other account's
+	disk  disk
+	now   func() time.Time
+	lock  io.Closer
+	state *state
 }
 
-func openMaildir(ctx context.Context, c *pop3.Client, dir, user, addr string) (*maildir, error) {
-	uids, err := c.UIDLAll(ctx)
+var subfolders = []string{"tmp", "new", "cur"}
+
+// openMaildir opens or makes a Maildir, locks it for an account, and puts in
+// order what a killed run has left. It reports that to odd.
+func openMaildir(d disk, now func() time.Time, dir, account string, odd func(string, ...any)) (*maildir, error) {
+	id := fmt.Sprintf("%x", sha256.Sum256([]byte(account)))[:16]
+	b := &maildir{dir: dir, tag: "popget-" + id, disk: d, now: now}
+	if err := b.makeFolders(); err != nil {
+		return nil, err
+	}
+	log := filepath.Join(dir, ".popget-"+readable(account)+"-"+id)
+	var err error
+	if b.lock, err = lockFile(log + ",lock"); errors.Is(err, errLocked) {
+		return nil, &failure{tryAgain, fmt.Errorf("another popget is fetching the mail of %s to %s", account, dir)}
+	} else if err != nil {
+		return nil, err
+	}
+	if err := b.recover(log, account, odd); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *maildir) close() {
+	if b.state != nil && b.state.log != nil {
+		b.state.log.Close()
+	}
+	b.lock.Close()
+}
+
+// accountName returns the name of an account, which no other account has.
+func accountName(user, addr string) string {
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("no unique-ids for -maildir: %w", err)
+		host = strings.Trim(addr, "[]")
 	}
-	account := url.QueryEscape(user + "@" + addr) // fit for a file name
-	d := &maildir{dir: dir, account: account, tmpPrefix: "popget-" + account + ",",
-		keys: map[int]string{}, logged: map[string]bool{}, paths: map[string]string{}}
-	d.log = filepath.Join(dir, ".popget-"+account)
-	copies, there := map[string]int{}, map[string]bool{}
-	for _, m := range uids {
-		// Copies of a message may share a unique-id (RFC 1939 section 7): later
-		// ones have their ordinal behind a tab, which is in no unique-id.
-		d.keys[m.Number] = m.UID
-		if copies[m.UID]++; copies[m.UID] > 1 {
-			d.keys[m.Number] = fmt.Sprintf("%s\t%d", m.UID, copies[m.UID])
-		}
-		there[d.keys[m.Number]] = true
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if port != "" && port != "110" && port != "995" {
+		host = net.JoinHostPort(host, port)
 	}
-	for _, sub := range []string{"tmp", "new", "cur"} {
-		sub = filepath.Join(dir, sub)
-		if err := os.MkdirAll(sub, 0o700); err != nil {
-			return nil, err
+	return user + "@" + host
+}
+
+// readable returns the part of a file name that shows the account to people. It
+// may be cut and is not unique: that is what the digest behind it is for, also
+// where file names ignore case.
+func readable(account string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@.-_", r) {
+			return r
 		}
-		files, err := os.ReadDir(sub)
+		return '_'
+	}, account)
+	return name[:min(len(name), 64)]
+}
+
+// makeFolders makes what is missing of the Maildir, if dir is a Maildir, is empty,
+// or was left half made.
+func (b *maildir) makeFolders() error {
+	files, err := os.ReadDir(b.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	missing, other := slices.Clone(subfolders), ""
+	for _, f := range files {
+		i := slices.Index(missing, f.Name())
+		if i < 0 {
+			if !strings.HasPrefix(f.Name(), ".popget-") {
+				other = f.Name()
+			}
+			continue
+		}
+		// Stat follows symbolic links, which some Maildirs have here.
+		if info, err := os.Stat(filepath.Join(b.dir, f.Name())); err != nil || !info.IsDir() {
+			return &failure{cannotWrite, fmt.Errorf("%s is not a Maildir: %q in it is not a folder", b.dir, f.Name())}
+		}
+		missing = slices.Delete(missing, i, i+1)
+	}
+	if len(missing) > 0 && other != "" {
+		return &failure{cannotWrite, fmt.Errorf("%s is not a Maildir: it has no folder %q, and is not empty (it has %q)", b.dir, missing[0], other)}
+	}
+	for _, name := range append([]string{""}, subfolders...) {
+		path := filepath.Join(b.dir, name)
+		if err := b.makeFolder(path); err != nil {
+			return err
+		}
+		if info, err := os.Stat(path); err != nil {
+			return err
+		} else if foreign(info) {
+			return &failure{cannotWrite, fmt.Errorf("%s belongs to another user, who could not read or remove what popget delivers", path)}
+		}
+	}
+	return nil
+}
+
+// makeFolder makes a folder and those above it, and waits until they are on disk.
+func (b *maildir) makeFolder(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := b.makeFolder(parent); err != nil {
+		return err
+	}
+	// Another account's run may have just made it.
+	if err := b.disk.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return b.disk.syncDir(parent)
+}
+
+// recover reads the log and resolves its intents, as the comment of delivery has
+// it.
+func (b *maildir) recover(log, account string, odd func(string, ...any)) error {
+	s, err := openState(b.disk, log, account)
+	if err != nil {
+		return err
+	}
+	if b.state = s; s.damaged {
+		odd("the end of %s was damaged and has been dropped", log)
+	}
+	var open []*delivery
+	for _, m := range s.deliveries {
+		if !m.Done {
+			open = append(open, m)
+		}
+	}
+	if len(open) == 0 {
+		return b.cleanTmp()
+	}
+	there, err := b.files()
+	if err != nil {
+		return err
+	}
+	done := 0
+	for _, m := range open {
+		switch sub, ok := there[m.Name]; {
+		case sub == "tmp", !ok && b.now().Sub(m.Time) > 24*time.Hour:
+			m.Forgotten = true
+		default:
+			m.Done = true
+			done++
+		}
+	}
+	odd("an earlier run was interrupted: of its last deliveries, %d were complete and %d were not", done, len(open)-done)
+	if err := s.save(open...); err != nil {
+		return err
+	}
+	return b.cleanTmp()
+}
+
+// files returns the folder of each file of the account.
+func (b *maildir) files() (map[string]string, error) {
+	there := map[string]string{}
+	for _, sub := range []string{"tmp", "new", "cur"} { // a reader moves files from new to cur
+		files, err := os.ReadDir(filepath.Join(b.dir, sub))
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range files {
-			name, _, _ := strings.Cut(f.Name(), ":")
-			d.paths[name] = filepath.Join(sub, f.Name())
-			if strings.HasPrefix(name, d.tmpPrefix) { // left by a run that was killed
-				os.Remove(d.paths[name])
+			// Readers add flags to the name: ":2,S", or something else on Windows.
+			if i := strings.Index(f.Name(), b.tag); i >= 0 {
+				there[f.Name()[:i+len(b.tag)]] = sub
 			}
 		}
 	}
-	log, err := os.ReadFile(d.log)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return there, nil
+}
+
+// cleanTmp removes the account's files from tmp. No intent is open.
+func (b *maildir) cleanTmp() error {
+	files, err := os.ReadDir(filepath.Join(b.dir, "tmp"))
+	for _, f := range files {
+		if err == nil && strings.HasSuffix(f.Name(), b.tag) {
+			err = b.disk.remove(filepath.Join(b.dir, "tmp", f.Name()))
+		}
+	}
+	return err
+}
+
+// receive writes the text of a message to tmp, on disk but for the folder.
+func (b *maildir) receive(m *pop3.Message, progress io.Writer) (*delivery, error) {
+	now := b.now()
+	var random [8]byte
+	rand.Read(random[:])
+	a := &delivery{Time: now, Name: fmt.Sprintf("%d.M%dR%x.%s", now.Unix(), now.Nanosecond()/1000, random, b.tag)}
+	f, err := b.disk.open(b.path("tmp", a), os.O_EXCL)
+	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(log)) {
-		// A last line torn by a kill might read as another message's unique-id.
-		if key, whole := strings.CutSuffix(line, "\n"); whole && there[key] {
-			d.logged[key] = true
-		}
-	}
-	return d, errors.Join(d.rewrite(), syncDir(filepath.Dir(dir)))
-}
-
-// has reports whether a message was delivered by an earlier run.
-func (d *maildir) has(number int) bool {
-	key, ok := d.keys[number]
-	return ok && d.logged[key]
-}
-
-// deliver delivers m, or fails; when it returns nil the message is on disk.
-func (d *maildir) deliver(m *pop3.Message, p *progress) error {
-	key, ok := d.keys[m.Number]
-	if !ok {
-		return fmt.Errorf("message %d is in LIST but not in UIDL", m.Number)
-	}
-	f, err := os.CreateTemp(filepath.Join(d.dir, "tmp"), d.tmpPrefix+"*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // in vain once it is renamed
-	defer f.Close()
-	digest := sha256.New()
-	fmt.Fprintf(digest, "%s\n%s\n", d.account, key)
-	if _, err := m.WriteTo(io.MultiWriter(f, digest, p)); err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	name := fmt.Sprintf("popget-%x", digest.Sum(nil)[:16])
-	path, ok := d.paths[name] // the same octets, and in cur if they have been read
-	if !ok {
-		path = filepath.Join(d.dir, "new", name)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	d.logged[key] = true
-	return write(d.log, os.O_APPEND, key)
-}
-
-// forget makes the log ready for the server to delete these messages.
-func (d *maildir) forget(numbers []int) error {
-	for _, number := range numbers {
-		delete(d.logged, d.keys[number])
-	}
-	return d.rewrite()
-}
-
-// rewrite writes the log anew, so that a kill leaves the old or the new one.
-func (d *maildir) rewrite() error {
-	next := d.log + ",new" // no account has a comma
-	err := write(next, os.O_TRUNC, slices.Sorted(maps.Keys(d.logged))...)
+	d := newDigest()
+	_, err = m.WriteTo(io.MultiWriter(f, d, progress))
 	if err == nil {
-		err = os.Rename(next, d.log)
+		err = f.Sync()
 	}
-	if err != nil {
-		os.Remove(next)
-		return err
+	if err = errors.Join(err, f.Close()); err != nil {
+		b.disk.remove(b.path("tmp", a))
+		return nil, err
 	}
-	return syncDir(d.dir)
+	a.Header, a.Text = d.sums()
+	return a, nil
 }
 
-// write writes lines to a file, and to the disk.
-func write(name string, flag int, lines ...string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|flag, 0o600)
-	if err != nil {
+func (b *maildir) path(sub string, m *delivery) string { return filepath.Join(b.dir, sub, m.Name) }
+
+// deliver moves mails from tmp to new: first the intent, then the rename, then
+// the note. When it returns nil they are on disk.
+func (b *maildir) deliver(mails []*delivery) error {
+	if err := b.disk.syncDir(filepath.Join(b.dir, "tmp")); err != nil {
 		return err
 	}
-	for _, line := range lines {
-		if _, err = f.WriteString(line + "\n"); err != nil {
-			break
+	for _, m := range mails {
+		b.state.lastID++
+		m.ID = b.state.lastID
+	}
+	if err := b.state.save(mails...); err != nil {
+		return err
+	}
+	for _, m := range mails {
+		if err := b.disk.rename(b.path("tmp", m), b.path("new", m)); err != nil {
+			return err
 		}
 	}
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncDir makes the names in a folder durable. Windows cannot be asked to.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
+	if err := b.disk.syncDir(filepath.Join(b.dir, "new")); err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	for _, m := range mails {
+		m.Done = true
+	}
+	return b.state.save(mails...)
 }

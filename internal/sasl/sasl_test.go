@@ -2,35 +2,18 @@ package sasl
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/hmac"
-	"crypto/pbkdf2"
-	"crypto/rand"
+	"cmp"
 	"crypto/sha1"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"hash"
-	"log/slog"
-	"math/big"
-	"net"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
-	"time"
-)
 
-// client is what the caller of this package knows of a mechanism.
-type client interface {
-	Start() (mech string, ir []byte, err error)
-	Next(challenge []byte) (response []byte, err error)
-	Finish() error
-}
+	"example.com/pop3/internal/pop3test"
+)
 
 func withNonce(s SCRAM, nonce string) SCRAM {
 	s.newNonce = func() string { return nonce }
@@ -41,8 +24,8 @@ func withNonce(s SCRAM, nonce string) SCRAM {
 var tls12 = tls.ConnectionState{Version: tls.VersionTLS12, HandshakeComplete: true, TLSUnique: []byte("unique value")}
 
 // mechanisms returns one value of each, with the given secret.
-func mechanisms(username, secret string) []client {
-	return []client{
+func mechanisms(username, secret string) []Client {
+	return []Client{
 		Plain("", username, secret),
 		Login(username, secret),
 		CRAMMD5(username, secret),
@@ -78,7 +61,7 @@ func TestExchanges(t *testing.T) {
 	type step struct{ challenge, response string }
 	for _, tt := range []struct {
 		name   string
-		client client
+		client Client
 		mech   string
 		ir     string
 		steps  []step
@@ -127,6 +110,9 @@ func TestExchanges(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			if strings.Contains(tt.mech, "MD5") || strings.Contains(tt.mech, "SHA-1") {
+				pop3test.NeedMD5(t)
+			}
 			if _, err := tt.client.Next([]byte("early")); err == nil {
 				t.Error("Next before Start: no error")
 			}
@@ -161,6 +147,7 @@ func TestExchanges(t *testing.T) {
 
 // TestNoMoreChallenges goes to the end of every mechanism and one challenge further.
 func TestNoMoreChallenges(t *testing.T) {
+	pop3test.NeedMD5(t)
 	secrets := mechanisms("user", "pencil")
 	for i, steps := range [][]string{
 		{}, {"Username:", "Password:"}, {"<1@example.com>"},
@@ -188,38 +175,40 @@ func TestNoMoreChallenges(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
+	pop3test.NeedMD5(t)
 	for _, tt := range []struct {
-		client client
+		client Client
 		want   string
 	}{
-		{Plain("", "", "canary"), "PLAIN: user name is empty"},
-		{Plain("a\x00canary", "user", "x"), "PLAIN: identity contains a control character"},
-		{Plain("", "user\ncanary", "x"), "PLAIN: user name contains a control character"},
-		{Plain("", "user", "canary\x7f"), "PLAIN: password contains a control character"},
-		{Plain("", "user", "canary\x1f"), "PLAIN: password contains a control character"},
-		{Login("", "canary"), "LOGIN: user name is empty"},
-		{Login("user", "canary\r"), "LOGIN: password contains a control character"},
-		{CRAMMD5("", "canary"), "CRAM-MD5: user name is empty"},
-		{CRAMMD5("user", "canary\x00"), "CRAM-MD5: secret contains a control character"},
-		{SCRAMSHA1("", "canary"), "SCRAM-SHA-1: user name is empty"},
-		{SCRAMSHA1("user\tcanary", "x"), "SCRAM-SHA-1: user name contains a control character"},
-		{SCRAMSHA256("user", "canary\x01"), "SCRAM-SHA-256: password contains a control character"},
+		{Plain("", "", "canary"), "PLAIN: the user name is empty"},
+		{Plain("a\x00canary", "user", "x"), "PLAIN: the identity holds a NUL"},
+		{Plain("", "user\x00canary", "x"), "PLAIN: the user name holds a NUL"},
+		{Plain("", "user", "canary\x00"), "PLAIN: the password holds a NUL"},
+		{Login("", "canary"), "LOGIN: the user name is empty"},
+		{Login("user\x00canary", "x"), "LOGIN: the user name holds a NUL"},
+		{Login("user", "canary\x00"), "LOGIN: the password holds a NUL"},
+		{CRAMMD5("", "canary"), "CRAM-MD5: the user name is empty"},
+		{CRAMMD5("user", "canary\x00"), "CRAM-MD5: the secret holds control octet 0x00"},
+		{SCRAMSHA1("", "canary"), "SCRAM-SHA-1: the user name is empty"},
+		{SCRAMSHA1("user\tcanary", "x"), "SCRAM-SHA-1: the user name holds control octet 0x09"},
+		{SCRAMSHA256("user", "canary\x7f"), "SCRAM-SHA-256: the password holds control octet 0x7f"},
+		{SCRAMSHA256("user", "canary\n"), "SCRAM-SHA-256: the password ends with a line break"},
 		{SCRAMSHA1Plus("user", "canary", tls.ConnectionState{}), "SCRAM-SHA-1-PLUS: no channel binding: no TLS handshake has been completed"},
 		{SCRAMSHA256Plus("user", "canary", tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS12}),
 			"SCRAM-SHA-256-PLUS: no channel binding: this TLS 1.2 connection has no tls-unique (resumed without extended master secret)"},
 		{SCRAMSHA256Plus("user", "canary", tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS13}),
 			"SCRAM-SHA-256-PLUS: no channel binding: the connection state has no exporter"},
-		{SCRAMSHA256Plus("", "canary", tls.ConnectionState{}), "SCRAM-SHA-256-PLUS: user name is empty"},
-		{XOAuth2("", "canary"), "XOAUTH2: user name is empty"},
-		{XOAuth2("user", ""), "XOAUTH2: token is empty"},
-		{XOAuth2("user\x01auth=Bearer canary", "x"), "XOAUTH2: user name contains a control character"},
-		{OAuthBearer("user\x01", "canary"), "OAUTHBEARER: user name contains a control character"},
-		{OAuthBearer("", "canary\n"), "OAUTHBEARER: token contains a control character"},
-		{OAuthBearer("user", ""), "OAUTHBEARER: token is empty"},
-		{External("canary\x00"), "EXTERNAL: identity contains a control character"},
-		{Anonymous("canary\r\n"), "ANONYMOUS: trace contains a control character"},
-		{Anonymous("canary\xff"), "ANONYMOUS: trace is not UTF-8"},
-		{Anonymous(strings.Repeat("é", 256)), "ANONYMOUS: trace is longer than 255 characters"},
+		{SCRAMSHA256Plus("", "canary", tls.ConnectionState{}), "SCRAM-SHA-256-PLUS: the user name is empty"},
+		{XOAuth2("", "canary"), "XOAUTH2: the user name is empty"},
+		{XOAuth2("user", ""), "XOAUTH2: the token is empty"},
+		{XOAuth2("user\x01auth=Bearer canary", "x"), "XOAUTH2: the user name holds control octet 0x01"},
+		{OAuthBearer("user\x01", "canary"), "OAUTHBEARER: the user name holds control octet 0x01"},
+		{OAuthBearer("", "canary\r\n"), "OAUTHBEARER: the token ends with a line break"},
+		{OAuthBearer("user", ""), "OAUTHBEARER: the token is empty"},
+		{External("canary\x00"), "EXTERNAL: the identity holds control octet 0x00"},
+		{Anonymous("canary\r\nx"), "ANONYMOUS: the trace holds control octet 0x0d"},
+		{Anonymous("canary\xff"), "ANONYMOUS: the trace is not UTF-8"},
+		{Anonymous(strings.Repeat("é", 256)), "ANONYMOUS: the trace is longer than 255 characters"},
 	} {
 		mech, ir, err := tt.client.Start()
 		if err == nil || err.Error() != tt.want || mech != "" || ir != nil {
@@ -234,21 +223,8 @@ func TestBadArguments(t *testing.T) {
 	}
 }
 
-func TestCRAMMD5EmptyChallenge(t *testing.T) {
-	s := CRAMMD5("tim", "tanstaaf")
-	s.Start()
-	if response, err := s.Next(nil); err == nil || err.Error() != "CRAM-MD5: empty challenge" {
-		t.Errorf("Next = %q, %v", response, err)
-	}
-	if _, err := s.Next([]byte("<1896@example.com>")); err == nil {
-		t.Error("a second challenge was answered")
-	}
-	if s.Finish() == nil {
-		t.Error("Finish: no error")
-	}
-}
-
 func TestSCRAMServerFirst(t *testing.T) {
+	pop3test.NeedMD5(t)
 	const r = "r=" + sha1Nonce
 	salt := base64.StdEncoding.EncodeToString(make([]byte, maxSalt))
 	for _, tt := range []struct{ challenge, want string }{
@@ -258,7 +234,6 @@ func TestSCRAMServerFirst(t *testing.T) {
 		{r + "x,s=AA==,i=10000", ""},
 
 		{"", "malformed"},
-		{"r=", "malformed"},
 		{",,,", "malformed"},
 		{r + "x,s=AA==", "malformed"},
 		{r + "x,i=4096,s=AA==", "malformed"},
@@ -275,32 +250,25 @@ func TestSCRAMServerFirst(t *testing.T) {
 		{"e=other-error,x=y", `server reported the error "other-error"`},
 		{"e=" + strings.Repeat("x", 1000), `server reported the error "` + strings.Repeat("x", 128) + `"`},
 		{"e=a\x1b[2J\r\n\u202eb\xff", `server reported the error "a[2Jb"`},
-		{"e=not pencil!", `server reported the error ""`},
+		{"e=not pencil!", `server reported the error "not ***!"`},
 
 		{r + ",s=AA==,i=4096", "nonce does not extend"},
 		{r[:len(r)-1] + ",s=AA==,i=4096", "nonce does not extend"},
-		{"r=," + "s=AA==,i=4096", "nonce does not extend"},
 		{"r=x" + sha1Nonce + "x,s=AA==,i=4096", "nonce does not extend"},
 		{"r=" + strings.ToLower(sha1Nonce) + "xx,s=AA==,i=4096", "nonce does not extend"},
-		{"r=" + strings.Repeat("x", 40) + ",s=AA==,i=4096", "nonce does not extend"},
 		{r + "x y,s=AA==,i=4096", "nonce is not printable"},
 		{r + "\x00,s=AA==,i=4096", "nonce is not printable"},
-		{r + "\x7f,s=AA==,i=4096", "nonce is not printable"},
 		{r + "é,s=AA==,i=4096", "nonce is not printable"},
 		{r + "\xff,s=AA==,i=4096", "nonce is not printable"},
 
-		{r + "x,s=,i=4096", "salt of 0 octets"},
+		{r + "x,s=,i=4096", "the salt has 0 octets"},
 		{r + "x,s=AAA,i=4096", "salt is not base64"},
 		{r + "x,s=AB==,i=4096", "salt is not base64"}, // bits behind the last octet
 		{r + "x,s=A\nA==,i=4096", "salt is not base64"},
-		{r + "x,s=AA==\r\n,i=4096", "salt is not base64"},
 		{r + "x,s=-_-_,i=4096", "salt is not base64"},
-		{r + "x,s=AA== ,i=4096", "salt is not base64"},
-		{r + "x,s=" + base64.StdEncoding.EncodeToString(make([]byte, maxSalt+1)) + ",i=4096", "salt of 1025 octets"},
+		{r + "x,s=" + base64.StdEncoding.EncodeToString(make([]byte, maxSalt+1)) + ",i=4096", "the salt has 1025 octets"},
 
 		{r + "x,s=AA==,i=", `iteration count ""`},
-		{r + "x,s=AA==,i=0", `iteration count "0"`},
-		{r + "x,s=AA==,i=1", `iteration count "1"`},
 		{r + "x,s=AA==,i=4095", `iteration count "4095"`},
 		{r + "x,s=AA==,i=1000001", `iteration count "1000001"`},
 		{r + "x,s=AA==,i=4294971392", `iteration count "4294971392"`}, // 4096 in 32 bits
@@ -308,10 +276,8 @@ func TestSCRAMServerFirst(t *testing.T) {
 		{r + "x,s=AA==,i=-4096", `iteration count "-4096"`},
 		{r + "x,s=AA==,i=+4096", `iteration count "+4096"`},
 		{r + "x,s=AA==,i=4096 ", `iteration count "4096 "`},
-		{r + "x,s=AA==,i=0x1000", `iteration count "0x1000"`},
 		{r + "x,s=AA==,i=4_096", `iteration count "4_096"`},
-		{r + "x,s=AA==,i=1e4", `iteration count "1e4"`},
-		{r + "x,s=AA==,i=pencil", `iteration count ""`},
+		{r + "x,s=AA==,i=pencil", `iteration count "***"`},
 	} {
 		s := withNonce(SCRAMSHA1("user", "pencil"), sha1Nonce)
 		s.Start()
@@ -340,6 +306,7 @@ func TestSCRAMServerFirst(t *testing.T) {
 }
 
 func TestSCRAMServerFinal(t *testing.T) {
+	pop3test.NeedMD5(t)
 	flipped := sha1Final[:2] + "s" + sha1Final[3:]
 	for _, tt := range []struct{ challenge, want string }{
 		{"", "malformed"},
@@ -349,13 +316,12 @@ func TestSCRAMServerFinal(t *testing.T) {
 		{flipped, "signature is wrong"},
 		{sha1Final[:len(sha1Final)-1], "signature is wrong"},
 		{sha1Final + "\n", "signature is wrong"},
-		{"v=AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "signature is wrong"},
 		{"v=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", "signature is wrong"}, // the client's proof sent back
 		{sha256Final, "signature is wrong"},
 		{"m=must," + sha1Final, "unknown extension"},
 		{sha1Final + ",m=must", "unknown extension"},
 		{"e=invalid-proof", `server reported the error "invalid-proof"`},
-		{"e=" + "v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", `server reported the error ""`},
+		{"e=" + "v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", `server reported the error "***"`},
 		{"e=invalid-proof," + sha1Final, `server reported the error "invalid-proof"`},
 	} {
 		s := withNonce(SCRAMSHA1("user", "pencil"), sha1Nonce)
@@ -378,6 +344,7 @@ func TestSCRAMServerFinal(t *testing.T) {
 
 // TestSCRAMRestart proves nothing by a proof of the exchange before.
 func TestSCRAMRestart(t *testing.T) {
+	pop3test.NeedMD5(t)
 	s := withNonce(SCRAMSHA1("user", "pencil"), sha1Nonce)
 	s.Start()
 	s.Next([]byte(sha1First))
@@ -403,148 +370,21 @@ func TestSCRAMNonce(t *testing.T) {
 	}
 }
 
-// scramServer checks a client's messages as RFC 5802 section 3 has the server do it, and returns its final message.
-func scramServer(t *testing.T, h func() hash.Hash, password, salt string, iterations int, gs2Header string, binding []byte, ir, serverFirst, clientFinal []byte) []byte {
-	t.Helper()
-	mac := func(key, message []byte) []byte {
-		m := hmac.New(h, key)
-		m.Write(message)
-		return m.Sum(nil)
-	}
-	bare, ok := bytes.CutPrefix(ir, []byte(gs2Header))
-	if !ok {
-		t.Fatalf("initial response %q, want the header %q", ir, gs2Header)
-	}
-	m := regexp.MustCompile(`^(c=([^,]*),r=[^,]*),p=(.*)$`).FindSubmatch(clientFinal)
-	if m == nil {
-		t.Fatalf("client's final message %q", clientFinal)
-	}
-	if want := base64.StdEncoding.EncodeToString(slices.Concat([]byte(gs2Header), binding)); string(m[2]) != want {
-		t.Errorf("channel binding %s, want %s", m[2], want)
-	}
-	proof, err := base64.StdEncoding.DecodeString(string(m[3]))
-	if err != nil || len(proof) != h().Size() {
-		t.Fatalf("proof %q", m[3])
-	}
-	salted, err := pbkdf2.Key(h, password, []byte(salt), iterations, h().Size())
-	if err != nil {
+// crypto/tls itself refuses the exporter to a client that may renegotiate (RFC 9266 section 3).
+func TestSCRAMPlusRenegotiation(t *testing.T) {
+	config := pop3test.ScriptTLS()
+	config.Renegotiation = tls.RenegotiateOnceAsClient
+	near, far := pop3test.Pipe()
+	defer near.Close()
+	go tls.Server(far, pop3test.ServerTLS()).Handshake()
+	client := tls.Client(near, config)
+	if err := client.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	auth := bytes.Join([][]byte{bare, serverFirst, m[1]}, []byte(","))
-	sum := h()
-	sum.Write(mac(salted, []byte("Client Key")))
-	stored := sum.Sum(nil)
-	for i, c := range mac(stored, auth) {
-		proof[i] ^= c // now the client's key
-	}
-	sum = h()
-	sum.Write(proof)
-	if !bytes.Equal(sum.Sum(nil), stored) {
-		t.Error("the client's proof is wrong")
-	}
-	return []byte("v=" + base64.StdEncoding.EncodeToString(mac(mac(salted, []byte("Server Key")), auth)))
-}
-
-// TestSCRAMPlus binds to connections of both TLS versions, and has the other end of the
-// connection check it.
-func TestSCRAMPlus(t *testing.T) {
-	const password = "pässword,="
-	for _, tt := range []struct {
-		version uint16
-		header  string
-		hash    func() hash.Hash
-		client  func(string, string, tls.ConnectionState) SCRAM
-	}{
-		{tls.VersionTLS12, "p=tls-unique,,", sha1.New, SCRAMSHA1Plus},
-		{tls.VersionTLS12, "p=tls-unique,,", sha256.New, SCRAMSHA256Plus},
-		{tls.VersionTLS13, "p=tls-exporter,,", sha1.New, SCRAMSHA1Plus},
-		{tls.VersionTLS13, "p=tls-exporter,,", sha256.New, SCRAMSHA256Plus},
-	} {
-		near, far := handshake(t, tt.version)
-		binding := far.TLSUnique
-		if tt.version == tls.VersionTLS13 {
-			var err error
-			if binding, err = far.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s := tt.client("jürgen=a,b", password, near)
-		mech, ir, err := s.Start()
-		if err != nil || !strings.HasSuffix(mech, "-PLUS") {
-			t.Fatalf("Start = %q, %q, %v", mech, ir, err)
-		}
-		first := []byte("r=" + s.nonce + "%server,s=c2FsdA==,i=4096,x=ignored")
-		final, err := s.Next(first)
-		if err != nil {
-			t.Fatal(err)
-		}
-		verifier := scramServer(t, tt.hash, password, "salt", 4096, tt.header, binding, ir, first, final)
-		if response, err := s.Next(verifier); err != nil || response == nil || len(response) != 0 {
-			t.Errorf("%v: Next(%q) = %q, %v", s, verifier, response, err)
-		}
-		if err := s.Finish(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// TestSCRAMPlusRenegotiation has crypto/tls itself refuse the exporter (RFC 9266 section 3).
-func TestSCRAMPlusRenegotiation(t *testing.T) {
-	near, _ := handshake(t, tls.VersionTLS13, func(c *tls.Config) { c.Renegotiation = tls.RenegotiateOnceAsClient })
-	_, _, err := SCRAMSHA256Plus("user", "pencil", near).Start()
+	_, _, err := SCRAMSHA256Plus("user", "pencil", client.ConnectionState()).Start()
 	if err == nil || !strings.Contains(err.Error(), "SCRAM-SHA-256-PLUS: no channel binding: crypto/tls: ") {
 		t.Errorf("Start: %v", err)
 	}
-}
-
-// handshake returns the states of the two ends of a TLS connection.
-func handshake(t *testing.T, version uint16, adjust ...func(*tls.Config)) (client, server tls.ConnectionState) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		DNSNames:     []string{"pop.example.com"},
-		NotBefore:    time.Unix(0, 0),
-		NotAfter:     time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := &tls.Config{
-		ServerName:             "pop.example.com",
-		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		RootCAs:                x509.NewCertPool(),
-		MinVersion:             version,
-		MaxVersion:             version,
-		SessionTicketsDisabled: true, // net.Pipe has no room for a ticket that nobody reads
-	}
-	config.RootCAs.AddCert(cert)
-	for _, f := range adjust {
-		f(config)
-	}
-
-	a, b := net.Pipe()
-	defer a.Close()
-	defer b.Close()
-	near, far := tls.Client(a, config), tls.Server(b, config)
-	done := make(chan error)
-	go func() { done <- far.Handshake() }()
-	err = near.Handshake()
-	if err != nil {
-		a.Close()
-	}
-	if farErr := <-done; err != nil || farErr != nil {
-		t.Fatalf("handshake: %v, %v", err, farErr)
-	}
-	return near.ConnectionState(), far.ConnectionState()
 }
 
 func TestBearerStatus(t *testing.T) {
@@ -554,15 +394,14 @@ func TestBearerStatus(t *testing.T) {
 		{`{"status":"invalid_token","schemes":"bearer mac","scope":"https://mail.example.com/"}`, "invalid_token"}, // RFC 7628 section 4.4
 		{`{"status":"a\u0000\r\n\u001b[2Jb\u007fc\u202ed é"}`, "a[2Jbcd "},
 		{`{"status":"` + strings.Repeat("x", 1000) + `"}`, strings.Repeat("x", 128)},
-		{`{"status":"` + token + `"}`, ""},
-		{`{"status":"bad token ` + token + `!"}`, ""},
-		{`{"status":"bad token ` + token[:20] + `..."}`, ""},
-		{`{"status":"` + strings.Repeat("x", 100) + token + `"}`, ""},
-		{`{"status":"` + token[:3] + `\u0001` + token[3:] + `"}`, ""},
+		{`{"status":"` + token + `"}`, "***"},
+		{`{"status":"bad token ` + token + `!"}`, "bad token ***!"},
+		{`{"status":"bad token ` + token[:20] + `..."}`, "bad token ***..."},
+		{`{"status":"` + strings.Repeat("x", 100) + token + `"}`, strings.Repeat("x", 100) + "***"},
+		{`{"status":"` + token[:3] + `\u0001` + token[3:] + `"}`, "***"},
 		{`{"status":401}`, "401"},
 		{`{"status":null}`, ""},
 		{`{"scope":"x"}`, ""},
-		{`["status"]`, ""},
 		{`{"status":"401"`, ""},
 		{`nonsense`, ""},
 		{``, ""},
@@ -591,84 +430,221 @@ func TestBearerStatus(t *testing.T) {
 	}
 }
 
-// TestCanary prints every mechanism at every point of its exchange, every way there is.
+// TestCanary prints SCRAM at each point of its exchange: what it has then, the proof and the
+// server's signature, is not to be seen. All that can be done without looking inside is in
+// internal/hostile.
 func TestCanary(t *testing.T) {
-	const canary = "canary-7f3a"
-	names := []string{
-		"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS",
-		"XOAUTH2", "OAUTHBEARER", "EXTERNAL", "ANONYMOUS",
+	pop3test.NeedMD5(t)
+	for _, s := range mechanisms("user", "canary-7f3a") {
+		scram, ok := s.(SCRAM)
+		if !ok {
+			continue
+		}
+		scram.Start()
+		scram.Next([]byte("r=" + scram.nonce + "x,s=AA==,i=4096"))
+		if scram.proof == "" || scram.signature == "" {
+			t.Fatalf("%v: there is no proof", s)
+		}
+		var within struct {
+			s Client
+			S []Client
+		}
+		within.s, within.S = s, []Client{s}
+		out := fmt.Sprintf("%v %+v %#v %s %q %v %+v %#v %s %q", s, s, s, s, s, within, within, within, within, within)
+		for _, secret := range []string{scram.proof, scram.signature} {
+			if strings.Contains(out, secret) {
+				t.Errorf("%v: %q is shown: %s", s, secret, out)
+			}
+		}
 	}
-	for i, s := range mechanisms(canary, canary) {
-		secrets := []string{canary}
-		check := func(at string) {
-			var text, structured bytes.Buffer
-			slog.New(slog.NewTextHandler(&text, nil)).Info("msg", "s", s)
-			slog.New(slog.NewJSONHandler(&structured, nil)).Info("msg", "s", s)
-			encoded, _ := json.Marshal(s)
-			printed := map[string]string{"slog text": text.String(), "slog JSON": structured.String()}
-			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%c", "%U", "%o", "%b", "%e", "%20v", "%-20s", "%w"} {
-				printed[verb] = fmt.Sprintf(verb, s)
-				if !strings.Contains(printed[verb], names[i]) && verb != "%w" {
-					t.Errorf("%s: %s prints %q", names[i], verb, printed[verb])
-				}
-			}
-			for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%p", "%w"} {
-				printed[verb+" in structs"] = fmt.Sprintf(verb, struct {
-					s client
-					S client
-					t []client
-				}{s, s, []client{s}})
-			}
-			printed["JSON"] = string(encoded)
-			for how, out := range printed {
-				for _, secret := range secrets {
-					if strings.Contains(out, secret) || strings.Contains(out, fmt.Sprintf("%x", secret)) {
-						t.Errorf("%s: %s: %s shows a secret: %s", names[i], at, how, out)
-					}
-				}
-			}
-			for how, out := range map[string]*bytes.Buffer{"slog text": &text, "slog JSON": &structured} {
-				if !strings.Contains(out.String(), names[i]) {
-					t.Errorf("%s: %s has no name: %s", names[i], how, out)
-				}
-			}
+}
+
+func names(methods []*Method) string {
+	var list []string
+	for _, m := range methods {
+		list = append(list, cmp.Or(m.Mech, "USER"))
+	}
+	return strings.Join(list, " ")
+}
+
+func TestMethods(t *testing.T) {
+	all := []string{"LOGIN", "PLAIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "GSSAPI", ""}
+	for _, tt := range []struct {
+		mechs     []string
+		user, tls bool
+		want      string
+	}{
+		{all, true, false, "SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN USER"},
+		{all, true, true, "SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN CRAM-MD5 USER"},
+		{all[:3], false, true, "PLAIN LOGIN CRAM-MD5"},
+		{all[2:3], true, true, "CRAM-MD5 USER"},
+		{nil, true, false, "USER"},
+		{all[5:], false, false, ""},
+	} {
+		if got := names(Methods(tt.mechs, tt.user, tt.tls)); got != tt.want {
+			t.Errorf("%q, TLS %t: %s, want %s", tt.mechs, tt.tls, got, tt.want)
 		}
-		check("new")
-		mech, ir, err := s.Start()
-		if err != nil || mech != names[i] {
-			t.Fatalf("Start = %q, %q, %v, want %s", mech, ir, err, names[i])
+	}
+}
+
+// Lines of more than 128 octets do not pass nginx's mail proxy. Base64 comes in fours, so
+// of most methods no line has just 128.
+func TestLineLengths(t *testing.T) {
+	pop3test.NeedMD5(t)
+	for _, tt := range []struct {
+		m              *Method
+		user, password int
+		longest        int // line, in octets with CRLF
+		fits           bool
+	}{
+		{plain, 45, 46, 126, true},
+		{plain, 45, 47, 130, false},
+		{plain, 91, 0, 126, true},
+		{login, 93, 93, 126, true},
+		{login, 94, 1, 130, false},
+		{login, 1, 94, 130, false},
+		{cramMD5, 60, 1000, 126, true},
+		{cramMD5, 61, 1, 130, false},
+		{userPass, 121, 121, 128, true},
+		{userPass, 122, 1, 129, false},
+		{userPass, 1, 122, 129, false},
+		{scram256, 1000, 1000, 0, true},
+	} {
+		user, password := strings.Repeat("u", tt.user), strings.Repeat("p", tt.password)
+		if tt.m.line != nil && tt.m.line(user, password) != tt.longest || tt.m.fits(user, password) != tt.fits {
+			t.Errorf("%q, %d and %d octets: fits %t, want a line of %d octets", tt.m.Mech, tt.user, tt.password, tt.m.fits(user, password), tt.longest)
 		}
-		check("started")
-		challenges := []string{
-			"r=" + sha1Nonce + canary + ",s=AA==,i=4096", "r=" + sha256Nonce + canary + ",s=AA==,i=4096",
-			"e=" + canary, `{"status":"` + canary + `"}`, "v=" + canary,
+	}
+	for _, tt := range []struct {
+		mechs          string
+		user, tls      bool
+		name, password int
+		want           string
+	}{
+		{"PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1", true, true, 5, 5, "SCRAM-SHA-1"},
+		{"PLAIN LOGIN CRAM-MD5", true, true, 5, 5, "PLAIN"},
+		{"PLAIN LOGIN CRAM-MD5", true, false, 5, 5, "CRAM-MD5"},
+		{"PLAIN LOGIN", true, true, 60, 60, "LOGIN"},
+		{"PLAIN LOGIN", true, true, 5, 100, "USER"},
+		{"PLAIN LOGIN", false, true, 5, 100, "PLAIN"}, // nothing fits
+		{"PLAIN LOGIN CRAM-MD5", true, true, 5, 100, "CRAM-MD5"},
+		{"PLAIN LOGIN CRAM-MD5", true, true, 100, 100, "USER"},
+		{"PLAIN LOGIN CRAM-MD5", true, false, 100, 100, "CRAM-MD5"},
+		{"PLAIN", true, true, 122, 5, "PLAIN"},
+	} {
+		m := Choose(Methods(strings.Fields(tt.mechs), tt.user, tt.tls), strings.Repeat("u", tt.name), strings.Repeat("p", tt.password))
+		if got := names([]*Method{m}); got != tt.want {
+			t.Errorf("%s, %d and %d octets, TLS %t: chose %s, want %s", tt.mechs, tt.name, tt.password, tt.tls, got, tt.want)
 		}
-		if sc, ok := s.(SCRAM); ok {
-			challenges = slices.Insert(challenges, 0, "r="+sc.nonce+"x,s=AA==,i=4096")
+	}
+}
+
+func TestSpent(t *testing.T) {
+	pop3test.NeedMD5(t)
+	for _, tt := range []struct {
+		m     *Method
+		spent string // after 0, 1 and 2 responses
+	}{
+		{scram256, "false false true"}, {scram1, "false false true"}, {cramMD5, "false true true"},
+		{plain, "false true true"}, {login, "false true true"}, // a refused name of LOGIN is final
+	} {
+		if got := fmt.Sprint(tt.m.Spent(0), tt.m.Spent(1), tt.m.Spent(2)); got != tt.spent {
+			t.Errorf("%s: spent %s, want %s", tt.m.Mech, got, tt.spent)
 		}
-		for _, challenge := range challenges {
-			response, err := s.Next([]byte(challenge))
-			if sc, ok := s.(SCRAM); ok && err == nil {
-				secrets = append(secrets, sc.proof, sc.signature)
-			}
-			for _, secret := range secrets {
-				if err != nil && strings.Contains(err.Error(), secret) {
-					t.Errorf("%v: Next(%q): the error shows a secret: %v", s, challenge, err)
-				}
-			}
-			if len(response) > 4 {
-				secrets = append(secrets, string(response))
-			}
-			check("after " + challenge)
-			if err := s.Finish(); err != nil && strings.Contains(err.Error(), canary) {
-				t.Errorf("%v: Finish shows a secret: %v", s, err)
-			}
+		if mech, _, err := tt.m.New("user", "pencil").Start(); mech != tt.m.Mech || err != nil {
+			t.Errorf("%s: New makes %s, %v", tt.m.Mech, mech, err)
+		}
+	}
+	if userPass.New("user", "pencil") != nil {
+		t.Error("USER and PASS are a mechanism")
+	}
+}
+
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		mech                      string
+		name, bearer, clientFirst bool
+	}{
+		{"PLAIN", true, false, true}, {"plain", true, false, true}, {"EXTERNAL", true, false, true}, {"ANONYMOUS", true, false, true},
+		{"SCRAM-SHA-512-PLUS", true, false, true}, {"scram-sha-1", true, false, true},
+		{"XOAUTH2", true, true, false}, {"oauthbearer", true, true, false},
+		{"LOGIN", true, false, false}, {"CRAM-MD5", true, false, false}, {"KERBEROS_V4", true, false, false},
+		{"", false, false, false}, {"A B", false, false, false}, {"A\r\nQUIT", false, false, false}, {"Ä", false, false, false},
+		{strings.Repeat("X", 20), true, false, false}, {strings.Repeat("X", 21), false, false, false}, // RFC 4422 section 3.1
+	} {
+		if IsName(tt.mech) != tt.name || IsBearer(tt.mech) != tt.bearer || IsClientFirst(tt.mech) != tt.clientFirst {
+			t.Errorf("%q: name %t, bearer %t, client first %t", tt.mech, IsName(tt.mech), IsBearer(tt.mech), IsClientFirst(tt.mech))
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	for _, tt := range []struct {
+		secrets    []string
+		text, want string
+	}{
+		{[]string{"tanstaaf"}, "wrong password tanstaaf, tanstaaf!", "wrong password ***, ***!"},
+		{[]string{"tanstaaf"}, "TANSTAAF or TanStaaf", "*** or ***"},
+		{[]string{"Tanstaaf"}, "tanstaaf", "***"},
+		{[]string{"tanstaaftanstaaf"}, "cut off: tanstaaf... and tanstaafT", "cut off: ***... and ***"},
+		{[]string{"tanstaaftanstaaf"}, "cut off: tanstaa...", "cut off: tanstaa..."},
+		{[]string{"tanstaaf", "tanstaaftanstaaf"}, "tanstaaftanstaaf", "***"},
+		{[]string{" tanstaaf\t"}, "tanstaaf", "***"}, // the text comes without blanks around it
+		{[]string{"the"}, "the password is wrong", "the password is wrong"},
+		{[]string{"four"}, "fourfour", "***"},
+		{[]string{"tanstaaf", "staafhorse"}, "tanstaafhorse", "***"}, // they overlap
+		{[]string{"four", ""}, "", ""},
+		{[]string{"größe"}, "GRößE", "***"}, // only ASCII is folded
+		{nil, "tanstaaf", "tanstaaf"},
+	} {
+		text := []byte(tt.text)
+		if got := NewSecrets(tt.secrets...).Mask(text); string(got) != tt.want || string(text) != tt.text {
+			t.Errorf("%q: Mask(%q) = %q, want %q", tt.secrets, tt.text, got, tt.want)
+		}
+	}
+	if got := (*Secrets)(nil).Mask([]byte("x")); string(got) != "x" {
+		t.Errorf("no Secrets: %q", got)
+	}
+}
+
+// What each response holds that is secret, and what is not.
+func TestAddResponse(t *testing.T) {
+	for _, tt := range []struct {
+		mech      string
+		n         int
+		response  string
+		echo      string
+		want      string
+		hasBase64 bool // which is masked as well
+	}{
+		{"PLAIN", 0, "identity\x00long.user@example.com\x00tanstaaf", "identity long.user@example.com tanstaaf", "identity long.user@example.com ***", true},
+		{"plain", 0, "\x00tim\x00tanstaaf", "tim tanstaaf", "tim ***", true},
+		{"LOGIN", 0, "long.user@example.com", "long.user@example.com", "long.user@example.com", false},
+		{"LOGIN", 1, "tanstaaf", "tanstaaf", "***", true},
+		{"CRAM-MD5", 0, "long.user@example.com b913a602c7eda7a4", "long.user@example.com b913a602c7eda7a4", "long.user@example.com ***", true},
+		{"SCRAM-SHA-256", 0, "n,,n=long.user@example.com,r=abcdefgh", "n,,n=long.user@example.com", "n,,n=long.user@example.com", false},
+		{"SCRAM-SHA-256", 1, "c=biws,r=abcdefgh,p=v0X8v3Bz2T0CJGbJ", "p=v0X8v3Bz2T0CJGbJ", "p=***", true},
+		{"XOAUTH2", 0, "user=long.user@example.com\x01auth=Bearer vF9dft4q\x01\x01", "long.user@example.com vF9dft4q", "long.user@example.com ***", true},
+		{"OAUTHBEARER", 0, "n,a=long.user@example.com,\x01auth=Bearer vF9dft4q\x01\x01", "long.user@example.com vF9dft4q", "long.user@example.com ***", true},
+		{"EXTERNAL", 0, "long.user@example.com", "long.user@example.com", "long.user@example.com", false},
+		{"ANONYMOUS", 0, "long.user@example.com", "long.user@example.com", "long.user@example.com", false},
+		{"X-MECH", 0, "tanstaaf", "tanstaaf", "***", true}, // nobody knows
+	} {
+		s := NewSecrets()
+		s.AddResponse(tt.mech, tt.n, []byte(tt.response))
+		if got := string(s.Mask([]byte(tt.echo))); got != tt.want {
+			t.Errorf("%s: Mask(%q) = %q, want %q", tt.mech, tt.echo, got, tt.want)
+		}
+		encoded := base64.StdEncoding.EncodeToString([]byte(tt.response))
+		if got := string(s.Mask([]byte(encoded))); (got == "***") != tt.hasBase64 {
+			t.Errorf("%s: Mask(%q) = %q", tt.mech, encoded, got)
 		}
 	}
 }
 
 // FuzzMechanisms gives every mechanism the same challenges, one a line.
 func FuzzMechanisms(f *testing.F) {
+	pop3test.NeedMD5(f)
 	for _, seed := range []string{
 		"", "\n", "\n\n\n", "Username:\nPassword:\nAgain:", "<1896.697170952@postoffice.reston.mci.net>",
 		sha1First + "\n" + sha1Final, sha256First + "\n" + sha256Final,

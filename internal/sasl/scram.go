@@ -16,6 +16,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"example.com/pop3/internal/wire"
 )
 
 // What a server may ask for before it has proved anything.
@@ -30,6 +32,10 @@ type SCRAM struct{ *scram }
 
 type scram struct {
 	mechanism
+	*scramState
+}
+
+type scramState struct {
 	err                error // why Start must fail
 	hash               func() hash.Hash
 	username, password string
@@ -42,27 +48,33 @@ type scram struct {
 	first     string                                 // client-first-message-bare
 	next      func(challenge string) (string, error) // nil if no challenge is due
 	proof     string                                 // ours, base64
+	final     string                                 // client-final-message
 	signature string                                 // the server's as it must be, base64
 	verified  bool
 }
 
 func newSCRAM(m mechanism, h func() hash.Hash, username, password string) SCRAM {
-	return SCRAM{&scram{
-		mechanism: m,
-		err:       cmp.Or(m.require("user name", username), m.check("password", password)),
+	return SCRAM{&scram{m, &scramState{
+		err:       cmp.Or(require("user name", username), wire.CheckArg("password", password), checkHash(h, password)),
 		hash:      h,
 		username:  username,
 		password:  password,
 		gs2Header: "n,,",
 		newNonce:  rand.Text, // RFC 5802 section 5.1: printable, no comma
-	}}
+	}}}
+}
+
+// checkHash fails in FIPS 140-only mode if that does not allow the hash, or the password.
+func checkHash(h func() hash.Hash, password string) error {
+	_, err := pbkdf2.Key(h, password, make([]byte, 16), 1, h().Size())
+	return err
 }
 
 func newSCRAMPlus(m mechanism, h func() hash.Hash, username, password string, state tls.ConnectionState) SCRAM {
 	s := newSCRAM(m, h, username, password)
 	name, data, err := channelBinding(state)
 	if err != nil {
-		s.err = cmp.Or(s.err, m.errorf("no channel binding: %w", err))
+		s.err = cmp.Or(s.err, fmt.Errorf("no channel binding: %w", err))
 	}
 	s.gs2Header, s.binding = "p="+name+",,", data
 	return s
@@ -83,7 +95,8 @@ func SCRAMSHA1Plus(username, password string, state tls.ConnectionState) SCRAM {
 	return newSCRAMPlus("SCRAM-SHA-1-PLUS", sha1.New, username, password, state)
 }
 
-// SCRAMSHA256Plus returns SCRAM-SHA-256-PLUS, RFC 7677, bound to the connection of the state.
+// SCRAMSHA256Plus returns SCRAM-SHA-256-PLUS, RFC 7677, bound to the connection of the
+// state.
 func SCRAMSHA256Plus(username, password string, state tls.ConnectionState) SCRAM {
 	return newSCRAMPlus("SCRAM-SHA-256-PLUS", sha256.New, username, password, state)
 }
@@ -112,11 +125,11 @@ func channelBinding(state tls.ConnectionState) (name string, data []byte, err er
 func (s *scram) Start() (mech string, ir []byte, err error) {
 	s.next, s.verified = nil, false
 	if s.err != nil {
-		return "", nil, s.err
+		return s.cannotStart(s.err)
 	}
 	s.nonce = s.newNonce()
 	s.first = "n=" + saslName.Replace(s.username) + ",r=" + s.nonce
-	s.proof, s.signature = "", ""
+	s.proof, s.final, s.signature = "", "", ""
 	s.next = s.serverFirst
 	return string(s.mechanism), []byte(s.gs2Header + s.first), nil
 }
@@ -125,16 +138,16 @@ func (s *scram) Next(challenge []byte) (response []byte, err error) {
 	next := s.next
 	s.next, s.verified = nil, false
 	if next == nil {
-		return nil, s.errorf("unexpected challenge")
+		return nil, errors.New("unexpected challenge")
 	}
 	message := string(challenge)
 	if reason, ok := strings.CutPrefix(message, "e="); ok {
 		reason, _, _ = strings.Cut(reason, ",")
-		return nil, s.errorf("server reported the error %q", s.clean(reason))
+		return nil, fmt.Errorf("the server reported the error %q", s.clean(reason))
 	}
 	// RFC 5802 section 5.1: anything else that is not understood is ignored.
 	if strings.Contains(","+message, ",m=") {
-		return nil, s.errorf("server requires an unknown extension")
+		return nil, errors.New("the server requires an unknown extension")
 	}
 	answer, err := next(message)
 	if err != nil {
@@ -148,32 +161,32 @@ func (s *scram) serverFirst(message string) (string, error) {
 	fields := strings.SplitN(message, ",", 4) // the fourth is extensions
 	for i, prefix := range []string{"r=", "s=", "i="} {
 		if i >= len(fields) || !strings.HasPrefix(fields[i], prefix) {
-			return "", s.errorf("server's first message is malformed")
+			return "", errors.New("the server's first message is malformed")
 		}
 	}
 	nonce, salt64, count := fields[0][2:], fields[1][2:], fields[2][2:]
 
 	if len(nonce) <= len(s.nonce) || !strings.HasPrefix(nonce, s.nonce) {
-		return "", s.errorf("server's nonce does not extend the client's")
+		return "", errors.New("the server's nonce does not extend the client's")
 	}
 	if strings.ContainsFunc(nonce, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", s.errorf("server's nonce is not printable ASCII")
+		return "", errors.New("the server's nonce is not printable ASCII")
 	}
 	salt, err := base64.StdEncoding.Strict().DecodeString(salt64)
 	if err != nil || strings.ContainsAny(salt64, "\r\n") { // which DecodeString skips
-		return "", s.errorf("salt is not base64")
+		return "", errors.New("the salt is not base64")
 	}
 	if len(salt) == 0 || len(salt) > maxSalt {
-		return "", s.errorf("salt of %d octets, not 1 to %d", len(salt), maxSalt)
+		return "", fmt.Errorf("the salt has %d octets, not 1 to %d", len(salt), maxSalt)
 	}
 	iterations, err := strconv.ParseUint(count, 10, 31)
 	if err != nil || iterations < minIterations || iterations > maxIterations {
-		return "", s.errorf("iteration count %q is not between %d and %d", s.clean(count), minIterations, maxIterations)
+		return "", fmt.Errorf("the iteration count %q is not between %d and %d", s.clean(count), minIterations, maxIterations)
 	}
 
 	salted, err := pbkdf2.Key(s.hash, s.password, salt, int(iterations), s.hash().Size())
 	if err != nil {
-		return "", s.errorf("%w", err) // a FIPS 140-only build
+		return "", err // in FIPS 140-only mode
 	}
 	final := "c=" + base64.StdEncoding.EncodeToString(append([]byte(s.gs2Header), s.binding...)) + ",r=" + nonce
 	auth := s.first + "," + message + "," + final
@@ -187,19 +200,20 @@ func (s *scram) serverFirst(message string) (string, error) {
 	s.proof = base64.StdEncoding.EncodeToString(proof)
 	s.signature = base64.StdEncoding.EncodeToString(s.mac(s.mac(salted, "Server Key"), auth))
 	s.next = s.serverFinal
-	return final + ",p=" + s.proof, nil
+	s.final = final + ",p=" + s.proof
+	return s.final, nil
 }
 
-// serverFinal checks the server-final-message. POP3 has no way to send it along with
-// the +OK, so that it comes as a challenge, to be answered with nothing.
+// serverFinal checks the server-final-message. POP3 has no way to send it along with the
+// +OK, so that it comes as a challenge, to be answered with nothing.
 func (s *scram) serverFinal(message string) (string, error) {
 	verifier, _, _ := strings.Cut(message, ",")
 	signature, ok := strings.CutPrefix(verifier, "v=")
 	if !ok {
-		return "", s.errorf("server's final message is malformed")
+		return "", errors.New("the server's final message is malformed")
 	}
 	if !hmac.Equal([]byte(signature), []byte(s.signature)) {
-		return "", s.errorf("server's signature is wrong: it does not know the password")
+		return "", errors.New("the server's signature is wrong: it does not know the password")
 	}
 	s.verified = true
 	return "", nil
@@ -208,7 +222,7 @@ func (s *scram) serverFinal(message string) (string, error) {
 // Finish fails unless the server has proved that it knows the password.
 func (s *scram) Finish() error {
 	if !s.verified {
-		return s.errorf("server reported success without proof that it knows the password")
+		return errors.New("the server reported success without proof that it knows the password")
 	}
 	return nil
 }
@@ -219,4 +233,4 @@ func (s *scram) mac(key []byte, message string) []byte {
 	return h.Sum(nil)
 }
 
-func (s *scram) clean(text string) string { return clean(text, s.password, s.proof) }
+func (s *scram) clean(text string) string { return clean(text, s.password, s.proof, s.final) }

@@ -3,60 +3,123 @@ package sasl
 import (
 	"bytes"
 	"encoding/base64"
-	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"example.com/pop3/internal/wire"
 )
 
-// Secrets are what was sent in a login and must not be shown when a server
-// repeats it. A nil *Secrets holds none.
+// Secrets are what was sent in a login and must not be shown when a server repeats it. A
+// nil *Secrets holds none.
 //
-// They are two pointers away from whatever holds them: package fmt follows one,
-// with a verb that does not fit.
+// They are two pointers away from whatever holds them: package fmt follows one, if a verb
+// does not fit.
 type Secrets struct{ list *[][]byte }
 
-// mask stands where a secret was.
-const mask = "***"
+const (
+	// A shorter secret is not masked: that would garble ordinary text.
+	shortSecret = 4
 
-// shortSecret is the least length of a secret that is masked: shorter ones would
-// turn ordinary text into a riddle.
-const shortSecret = 4
+	// The beginning of a secret is masked from this length on.
+	partOfSecret = 8
+)
 
-// NewSecrets returns Secrets that hold the list.
-func NewSecrets(list ...[]byte) *Secrets {
+// NewSecrets returns Secrets that hold the list, and its base64.
+func NewSecrets(list ...string) *Secrets {
 	s := &Secrets{new([][]byte)}
-	s.add(list...)
+	for _, secret := range list {
+		trimmed := strings.Trim(secret, " \t") // as the text of a reply is
+		s.add([]byte(trimmed))
+		s.add(base64.StdEncoding.AppendEncode(nil, []byte(trimmed)))
+		if trimmed != secret {
+			s.add(base64.StdEncoding.AppendEncode(nil, []byte(secret)))
+		}
+	}
 	return s
 }
 
-func (s *Secrets) add(list ...[]byte) {
-	for _, b := range list {
-		// The text of a reply comes without the blanks around it.
-		if b = bytes.Trim(b, " \t"); len(b) >= shortSecret {
-			*s.list = append(*s.list, b)
-		}
-	}
-	// The longest first: it may hold a shorter one.
-	slices.SortFunc(*s.list, func(a, b []byte) int { return len(b) - len(a) })
-}
-
-// AddResponse adds a response as it goes over the wire, and what is secret in it:
-// PLAIN's password behind the last NUL, a bearer token, CRAM-MD5's digest behind
-// the last space, SCRAM's proof.
-func (s *Secrets) AddResponse(response []byte) {
-	s.add(response, []byte(base64.StdEncoding.EncodeToString(response)))
-	for _, mark := range []string{"\x00", "Bearer ", " ", ",p="} {
-		if i := bytes.LastIndex(response, []byte(mark)); i >= 0 {
-			s.add(bytes.TrimRight(response[i+len(mark):], "\x01"))
-		}
+func (s *Secrets) add(secret []byte) {
+	if fold(secret); len(secret) >= shortSecret {
+		*s.list = append(*s.list, secret)
 	}
 }
 
-// Mask returns text with each secret replaced. It does not change text.
+// AddResponse adds what is secret in the n-th response of an exchange, counted from 0, and
+// its form on the wire. A user name is no secret, nor is what SCRAM sends first.
+func (s *Secrets) AddResponse(mech string, n int, response []byte) {
+	secret := string(response) // of a mechanism that is not known here
+	after := func(mark string) {
+		if i := strings.LastIndex(secret, mark); i >= 0 {
+			secret = secret[i+len(mark):]
+		}
+	}
+	switch mech = strings.ToUpper(mech); {
+	case mech == "EXTERNAL" || mech == "ANONYMOUS",
+		mech == "LOGIN" && n == 0,
+		strings.HasPrefix(mech, "SCRAM-") && n == 0:
+		return
+	case mech == "PLAIN":
+		after("\x00")
+	case mech == "CRAM-MD5":
+		after(" ")
+	case strings.HasPrefix(mech, "SCRAM-"):
+		after(",p=")
+	case IsBearer(mech):
+		after("Bearer ")
+		secret = strings.TrimRight(secret, "\x01")
+	}
+	*s.list = append(*s.list, *NewSecrets(secret).list...)
+	s.add(base64.StdEncoding.AppendEncode(nil, response))
+}
+
+// Mask returns text with each secret in it replaced, in upper or lower case. It does not
+// change text.
 func (s *Secrets) Mask(text []byte) []byte {
 	if s == nil {
 		return text
 	}
-	for _, b := range *s.list {
-		text = bytes.ReplaceAll(text, b, []byte(mask))
+	folded := bytes.Clone(text)
+	fold(folded)
+	var masked []byte // stands for text[:end]
+	end := 0
+	for i := range folded {
+		n := s.match(folded[i:])
+		if i+n <= end {
+			continue
+		}
+		if n > 0 && (i > end || end == 0) {
+			masked = append(append(masked, text[end:i]...), wire.Mask...)
+		}
+		if n > 0 {
+			end = i + n
+		}
 	}
-	return text
+	return append(masked, text[end:]...)
+}
+
+// match returns the length of the longest secret, or part of one, that text begins with.
+func (s *Secrets) match(text []byte) (longest int) {
+	for _, secret := range *s.list {
+		n := 0
+		for n < len(secret) && n < len(text) && secret[n] == text[n] {
+			n++
+		}
+		if n == len(secret) || n >= partOfSecret {
+			longest = max(longest, n)
+		}
+	}
+	return longest
+}
+
+// fold makes letters alike that differ in case, in place. One whose form has another
+// length stays.
+func fold(b []byte) {
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if lower := unicode.ToLower(unicode.ToUpper(r)); utf8.RuneLen(lower) == n {
+			utf8.EncodeRune(b, lower)
+		}
+		b = b[n:]
+	}
 }

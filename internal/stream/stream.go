@@ -1,5 +1,4 @@
-// Package stream puts a time limit on each wait for a network connection. It
-// knows nothing of POP3.
+// Package stream puts a time limit on each wait for a network connection.
 package stream
 
 import (
@@ -12,20 +11,20 @@ import (
 	"time"
 )
 
-// A Stream reads and writes a net.Conn, and gives up on a wait that takes longer
-// than its timeout. What counts as one wait the user says: it begins with the
-// first Read after [Stream.Await], and may take several reads.
+// A Stream reads and writes a net.Conn, and gives up on a wait that takes longer than its
+// timeout. A wait begins with the first Read after [Stream.Await], and may take several
+// reads.
 //
-// It holds the connection behind a pointer of its own, so that printing a struct
-// that holds a *Stream does not print the keys of a TLS connection: package fmt
-// follows one pointer, not two.
+// It holds the connection behind a pointer of its own, so that printing a struct that
+// holds a *Stream does not print the keys of a TLS connection: package fmt follows one
+// pointer, not two.
 type Stream struct {
 	Conn net.Conn // raw, or TLS over it
 
 	raw      net.Conn      // below TLS
 	timeout  time.Duration // 0 means no limit
 	by       time.Time     // when the wait under way must be over; zero if none is
-	deadline time.Time     // Conn's
+	deadline time.Time     // the last one set on Conn
 	draining bool          // by holds until Resume
 }
 
@@ -41,24 +40,24 @@ func New(conn net.Conn, timeout time.Duration) *Stream {
 	}
 }
 
-// Abort closes the connection below TLS: to close a tls.Conn may wait five
-// seconds for a peer that does not read. It may be called from any goroutine.
+// Abort closes the connection below TLS: to close a tls.Conn may wait five seconds for a
+// peer that does not read. It may be called from any goroutine.
 func (s *Stream) Abort() error { return s.raw.Close() }
 
 // RemoteAddr returns the address of the peer below TLS, or nil.
 func (s *Stream) RemoteAddr() net.Addr { return s.raw.RemoteAddr() }
 
-// Await ends the wait under way: the next Read begins another. While the Stream
-// drains it does nothing.
+// Await ends the wait under way: the next Read begins another. While the Stream drains it
+// does nothing.
 func (s *Stream) Await() {
 	if !s.draining {
 		s.by = time.Time{}
 	}
 }
 
-// Drain makes one wait of everything that is read until [Stream.Resume]: it is
-// for input that is thrown away. It reports false, and changes nothing, if the
-// Stream drains already.
+// Drain makes one wait of everything that is read until [Stream.Resume]: it is for input
+// that is thrown away. It reports false, and changes nothing, if the Stream drains
+// already.
 func (s *Stream) Drain() bool {
 	if s.draining {
 		return false
@@ -67,11 +66,14 @@ func (s *Stream) Drain() bool {
 	return true
 }
 
+// Draining reports whether a drain is going on.
+func (s *Stream) Draining() bool { return s.draining }
+
 // Resume ends a drain.
 func (s *Stream) Resume() { s.draining, s.by = false, time.Time{} }
 
 // errDrain ends a drain of input that comes too fast for a deadline to pass.
-var errDrain = fmt.Errorf("the discarded data does not end: %w", os.ErrDeadlineExceeded)
+var errDrain = fmt.Errorf("discarding the data took too long: %w", os.ErrDeadlineExceeded)
 
 // Read reads from Conn.
 func (s *Stream) Read(p []byte) (int, error) {
@@ -100,8 +102,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// Limit gives whatever is done to Conn next, such as a TLS handshake, one timeout
-// from now.
+// Limit gives what is done with Conn directly, such as a TLS handshake, one timeout from
+// now.
 func (s *Stream) Limit() error {
 	if s.timeout == 0 {
 		return nil
@@ -109,8 +111,8 @@ func (s *Stream) Limit() error {
 	return s.setDeadline(time.Now().Add(s.timeout))
 }
 
-// setDeadline sets the deadline for both directions, since TLS may have to write
-// in order to read.
+// setDeadline sets the deadline for both directions, since TLS may have to write in order
+// to read.
 func (s *Stream) setDeadline(t time.Time) error {
 	if t.Equal(s.deadline) {
 		return nil
@@ -126,8 +128,8 @@ func (s *Stream) setDeadline(t time.Time) error {
 	return nil
 }
 
-// TimedOut reports whether err is a wait of the Stream's that took too long,
-// rather than a timeout of something below.
+// TimedOut reports whether err is a wait of the Stream's that took too long, rather than
+// a timeout of something below.
 func (s *Stream) TimedOut(err error) bool {
 	return s.timeout > 0 && IsTimeout(err) && !time.Now().Before(s.deadline)
 }

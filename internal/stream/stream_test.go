@@ -70,12 +70,12 @@ func TestWaits(t *testing.T) {
 			{"await", await, timeout - ms, false},
 			{"read", read, ms, true},
 		}},
-		{"a drain is one wait", timeout / 4, []wait{
-			{"read", read, timeout / 4, false},
-			{"drain", drain, timeout / 4, false},
-			{"await", await, timeout / 4, false},
-			{"await", await, timeout / 4, false},
-			{"await", await, timeout / 4, true},
+		{"a drain is one wait", timeout/4 + ms, []wait{ // no octet comes just when the wait is over
+			{"read", read, timeout/4 + ms, false},
+			{"drain", drain, timeout/4 + ms, false},
+			{"await", await, timeout/4 + ms, false},
+			{"await", await, timeout/4 + ms, false},
+			{"await", await, timeout/4 - 3*ms, true},
 		}},
 		{"resumed", timeout - ms, []wait{
 			{"drain", drain, timeout - ms, false},
@@ -137,25 +137,21 @@ func send(conn net.Conn, every time.Duration) (stop func()) {
 	}
 }
 
-// A fake is a connection with a Read and a SetDeadline of its own.
-type fake struct {
-	net.Conn
-	read     func(p []byte) (int, error)
-	deadline error
-	sets     int
+// fake returns a connection with a Read and a SetDeadline of its own.
+func fake(read func(p []byte) (int, error), setDeadline error) (conn *pop3test.Conn, sets *int) {
+	sets = new(int)
+	return &pop3test.Conn{ReadFunc: read, WriteFunc: func(p []byte) (int, error) { return len(p), nil }, SetDeadlineFunc: func(time.Time) error { *sets++; return setDeadline }}, sets
 }
-
-func (f *fake) Read(p []byte) (int, error)  { return f.read(p) }
-func (f *fake) SetDeadline(time.Time) error { f.sets++; return f.deadline }
 
 // Data that never ceases meets no deadline: a net.Conn has them for reads that
 // block.
 func TestDrainThatNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := stream.New(&fake{read: func(p []byte) (int, error) {
+		conn, _ := fake(func(p []byte) (int, error) {
 			<-time.After(time.Second)
 			return len(p), nil
-		}}, timeout)
+		}, nil)
+		s := stream.New(conn, timeout)
 		s.Drain()
 		start := time.Now()
 		n, err := io.Copy(io.Discard, struct{ io.Reader }{s})
@@ -166,20 +162,21 @@ func TestDrainThatNeverBlocks(t *testing.T) {
 }
 
 func TestNoTimeout(t *testing.T) {
-	conn := &fake{read: func([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }}
+	conn, sets := fake(func([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }, nil)
 	s := stream.New(conn, 0)
 	s.Await()
 	if err := read(s); s.TimedOut(err) || !stream.IsTimeout(err) {
 		t.Errorf("%v is taken for a timeout of the Stream's", err)
 	}
-	if s.Limit(); conn.sets > 0 {
-		t.Errorf("%d deadlines were set", conn.sets)
+	if s.Limit(); *sets > 0 {
+		t.Errorf("%d deadlines were set", *sets)
 	}
 }
 
 func TestForeignTimeout(t *testing.T) {
 	for _, cause := range []error{os.ErrDeadlineExceeded, &net.DNSError{IsTimeout: true}} {
-		s := stream.New(&fake{read: func([]byte) (int, error) { return 0, cause }}, timeout)
+		conn, _ := fake(func([]byte) (int, error) { return 0, cause }, nil)
+		s := stream.New(conn, timeout)
 		if err := read(s); err != cause || s.TimedOut(err) || !stream.IsTimeout(err) {
 			t.Errorf("%v is taken for a timeout of the Stream's", err)
 		}
@@ -191,43 +188,46 @@ func TestForeignTimeout(t *testing.T) {
 
 func TestDeadlineErrors(t *testing.T) {
 	unsupported := errors.New("not supported")
-	for _, tt := range []struct{ deadline, want error }{
-		{unsupported, unsupported}, // the tunnels of some SSH libraries
-		{net.ErrClosed, io.EOF},    // reading gives a better error
-		{io.ErrClosedPipe, io.EOF},
+	for _, tt := range []struct {
+		deadline, read, write error
+		advice                bool // in the text
+	}{
+		{unsupported, unsupported, unsupported, true}, // the tunnels of some SSH libraries
+		{net.ErrClosed, io.EOF, nil, false},           // reading gives a better error
+		{io.ErrClosedPipe, io.EOF, nil, false},
 	} {
-		s := stream.New(&fake{deadline: tt.deadline, read: func([]byte) (int, error) { return 0, io.EOF }}, timeout)
-		if err := read(s); !errors.Is(err, tt.want) || strings.Contains(err.Error(), "Options.Timeout") != (tt.want == unsupported) {
-			t.Errorf("SetDeadline fails with %v: %v, want %v", tt.deadline, err, tt.want)
+		conn, _ := fake(func([]byte) (int, error) { return 0, io.EOF }, tt.deadline)
+		s := stream.New(conn, timeout)
+		if err := read(s); !errors.Is(err, tt.read) || strings.Contains(err.Error(), "Options.Timeout") != tt.advice {
+			t.Errorf("SetDeadline fails with %v: %v, want %v", tt.deadline, err, tt.read)
+		}
+		if err := write(s); !errors.Is(err, tt.write) {
+			t.Errorf("SetDeadline fails with %v: Write: %v, want %v", tt.deadline, err, tt.write)
 		}
 	}
 }
 
 // One deadline is set for a wait, not one for each read.
 func TestDeadlineIsKept(t *testing.T) {
-	conn := &fake{read: func(p []byte) (int, error) { return len(p), nil }}
+	conn, sets := fake(func(p []byte) (int, error) { return len(p), nil }, nil)
 	s := stream.New(conn, timeout)
 	read(s)
 	read(s)
-	if conn.sets != 1 {
-		t.Errorf("%d deadlines were set, want 1", conn.sets)
+	if *sets != 1 {
+		t.Errorf("%d deadlines were set, want 1", *sets)
 	}
 }
 
-type closer struct {
-	net.Conn
-	closed int
-}
-
-func (c *closer) Close() error         { c.closed++; return nil }
-func (c *closer) RemoteAddr() net.Addr { return &net.UnixAddr{Name: "below"} }
-
 // Abort and RemoteAddr are those of what is below TLS, be it below a proxy's.
 func TestBelowTLS(t *testing.T) {
-	raw := new(closer)
+	closed := 0
+	raw := &pop3test.Conn{
+		CloseFunc:      func() error { closed++; return nil },
+		RemoteAddrFunc: func() net.Addr { return pop3test.Addr{Name: "below"} },
+	}
 	s := stream.New(tls.Client(tls.Client(raw, &tls.Config{ServerName: "a"}), &tls.Config{ServerName: "b"}), timeout)
-	if err := s.Abort(); err != nil || raw.closed != 1 {
-		t.Errorf("Abort: %v, closed %d times", err, raw.closed)
+	if err := s.Abort(); err != nil || closed != 1 {
+		t.Errorf("Abort: %v, closed %d times", err, closed)
 	}
 	if got := s.RemoteAddr().String(); got != "below" {
 		t.Errorf("RemoteAddr = %s", got)

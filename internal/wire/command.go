@@ -1,30 +1,29 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
-// A Command is a command line: verb, then message number and lines, or strings.
+// A Command is a command line: a verb, then numbers, then strings.
 type Command struct {
 	Verb    string
-	Numbers []int
+	Numbers []int // a message number, then TOP's number of lines
 	Args    []string
-	Secret  bool // the last of Args must never be seen
+	Secret  bool // the last of Args is one
 }
 
-// Number is the message number, or 0.
-func (c *Command) Number() int {
-	if len(c.Numbers) > 0 {
-		return c.Numbers[0]
-	}
-	return 0
-}
-
-// Check reports what forbids to send the command: a control octet in an
-// argument, which could end the line and begin another, or its length. The
-// error never holds the argument.
+// Check reports why the command must not be sent: the verb is none, a number is out
+// of range, the line is too long, or an argument holds a control octet, which could
+// end the line and begin another command. The error does not quote arguments.
 func (c *Command) Check() error {
+	notVerb := func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') }
+	if c.Verb == "" || strings.ContainsFunc(c.Verb, notVerb) {
+		return errors.New("the verb is malformed")
+	}
 	for i, n := range c.Numbers {
 		if i == 0 && n < 1 {
 			return fmt.Errorf("message number %d is less than 1", n)
@@ -34,27 +33,34 @@ func (c *Command) Check() error {
 		}
 	}
 	for _, arg := range c.Args {
-		if err := CheckArg(arg); err != nil {
+		if err := CheckArg("argument", arg); err != nil {
 			return err
 		}
 	}
+	if len(c.Args) == 0 {
+		return nil
+	}
 	if size := c.Len() - len("\r\n"); size > MaxCommand {
-		return fmt.Errorf("%w: command of %d octets, %d are the most", ErrTooLarge, size, MaxCommand)
+		return fmt.Errorf("%w: command of %d octets, the limit is %d", ErrTooLarge, size, MaxCommand)
 	}
 	return nil
 }
 
-// CheckArg refuses control octets.
-func CheckArg(arg string) error {
-	for i := range len(arg) {
-		if c := arg[i]; c < ' ' || c == 0x7F {
-			return fmt.Errorf("argument holds control octet %#02x", c)
-		}
+// CheckArg returns an error if arg holds a control octet. The error calls it what,
+// such as "password", and says so if it merely ends with a line break: that is how
+// a password often comes from a file.
+func CheckArg(what, arg string) error {
+	i := strings.IndexFunc(arg, isControl)
+	switch {
+	case i < 0:
+		return nil
+	case strings.Trim(arg[i:], "\r\n") == "":
+		return fmt.Errorf("the %s ends with a line break", what)
 	}
-	return nil
+	return fmt.Errorf("the %s holds control octet %#02x", what, arg[i])
 }
 
-// Len is the length of the line in octets, with its CRLF.
+// Len returns the length of the line in octets, with its CRLF.
 func (c *Command) Len() int {
 	n := len(c.Verb) + len("\r\n")
 	for _, v := range c.Numbers {
@@ -68,29 +74,31 @@ func (c *Command) Len() int {
 	return n
 }
 
-// Append appends the line with its CRLF.
-func (c *Command) Append(b []byte) []byte {
-	return append(c.append(b, false), "\r\n"...)
-}
-
-// Redacted is the line for the eyes of others.
-func (c *Command) Redacted() string {
-	return string(c.append(nil, true))
-}
-
-// Mask stands where a secret was.
-const Mask = "***"
-
-func (c *Command) append(b []byte, mask bool) []byte {
+// Append appends the line with its CRLF to b. If the command does not pass Check,
+// Append returns b as it is and the error of Check.
+func (c *Command) Append(b []byte) ([]byte, error) {
+	if err := c.Check(); err != nil {
+		return b, err
+	}
 	b = append(b, c.Verb...)
 	for _, n := range c.Numbers {
 		b = strconv.AppendInt(append(b, ' '), int64(n), 10)
 	}
-	for i, arg := range c.Args {
-		if mask && c.Secret && i == len(c.Args)-1 {
-			arg = Mask
-		}
+	for _, arg := range c.Args {
 		b = append(append(b, ' '), arg...)
 	}
-	return b
+	return append(b, "\r\n"...), nil
+}
+
+// Mask replaces a secret.
+const Mask = "***"
+
+// Redacted returns the line without its CRLF, and with Mask for its secret.
+func (c *Command) Redacted() string {
+	shown := *c
+	if n := len(c.Args); c.Secret && n > 0 {
+		shown.Args = append(slices.Clone(c.Args[:n-1]), Mask)
+	}
+	line, _ := shown.Append(nil)
+	return strings.TrimSuffix(string(line), "\r\n")
 }

@@ -1,8 +1,8 @@
 package wire
 
 import (
+	"bytes"
 	"math"
-	"math/bits"
 	"strings"
 )
 
@@ -13,108 +13,131 @@ const (
 	Malformed Status = iota
 	OK
 	Refused
-	Continue // "+": a SASL challenge, RFC 5034 section 4; in a greeting as good as OK
+	Continue // "+": a SASL challenge, RFC 5034 section 4; a greeting may use it for OK
 )
 
-// ParseStatus splits a status line into its indicator, in any case, and the
-// text behind it. "+ERR" is the refusal of old hMailServers.
+// ParseStatus splits a status line into its indicator, in any case, and the text
+// after it, without blanks around it. Old hMailServers refuse with "+ERR", and
+// some servers write "+OK:".
 func ParseStatus(line []byte) (s Status, text []byte) {
-	n := 0
-	for n < len(line) && !blank(line[n]) {
+	n := min(1, len(line)) // the sign
+	for n < len(line) && strings.IndexByte(Alphanumeric, line[n]) >= 0 {
 		n++
 	}
-	switch word := line[:n]; {
-	case equalFold(word, "+OK"):
+	text = line[n:]
+	is := func(indicator string) bool { return strings.EqualFold(string(line[:n]), indicator) }
+	switch {
+	case is("+OK"):
 		s = OK
-	case equalFold(word, "-ERR"), equalFold(word, "+ERR"):
+	case is("-ERR"), is("+ERR"):
 		s = Refused
-	case len(word) == 1 && word[0] == '+':
+	case is("+") && (len(text) == 0 || isBlank(text[0])):
 		s = Continue
 	default:
 		return Malformed, line
 	}
-	return s, trim(line[n:])
+	if len(text) > 0 && (text[0] == ':' || text[0] == ',') {
+		text = text[1:]
+	}
+	// bytes.Trim makes a set of what it trims, and there is seldom more than a space.
+	text = bytes.TrimPrefix(text, []byte(" "))
+	if len(text) > 0 && (isBlank(text[0]) || isBlank(text[len(text)-1])) {
+		text = bytes.Trim(text, " \t")
+	}
+	return s, text
 }
 
-func equalFold[T string | []byte](s T, upper string) bool {
-	if len(s) != len(upper) {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; c != upper[i] && (c < 'a' || c > 'z' || c-0x20 != upper[i]) {
-			return false
-		}
-	}
-	return true
-}
+// Alphanumeric are the letters and digits of ASCII.
+const Alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 // A blank separates words.
-func blank(c byte) bool { return c == ' ' || c == '\t' }
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// trim cuts the blanks off both ends. A million rows are too many for strings.Trim,
-// which makes a set of them first.
-func trim[T string | []byte](s T) T {
-	for len(s) > 0 && blank(s[0]) {
+// trimBlanks cuts the blanks off both ends of s. strings.Trim would make a set of
+// them first, for each of a million rows.
+func trimBlanks[T string | []byte](s T) T {
+	for len(s) > 0 && isBlank(s[0]) {
 		s = s[1:]
 	}
-	for len(s) > 0 && blank(s[len(s)-1]) {
+	for len(s) > 0 && isBlank(s[len(s)-1]) {
 		s = s[:len(s)-1]
 	}
 	return s
 }
 
-// Field cuts the first word off s, and the blanks behind it.
+// Field splits s into its first word and what follows the blanks after it.
 func Field(s string) (word, rest string) {
 	n := 0
-	for n < len(s) && !blank(s[n]) {
+	for n < len(s) && !isBlank(s[n]) {
 		n++
 	}
 	word = s[:n]
-	for n < len(s) && blank(s[n]) {
+	for n < len(s) && isBlank(s[n]) {
 		n++
 	}
 	return word, s[n:]
 }
 
-// number reads a word of decimal digits.
+// number parses a word of decimal digits. strconv would allocate an error for each
+// reply that has a word where a number may be.
 func number(word string) (n int64, ok bool) {
-	const most = math.MaxInt64 / 10
 	for i := range len(word) {
-		digit := int64(word[i] - '0')
-		if digit > 9 || n > most || n == most && digit > math.MaxInt64%10 {
+		digit := word[i] - '0'
+		if digit > 9 || uint64(n) > math.MaxInt64/10 {
 			return 0, false
 		}
-		n = n*10 + digit
+		n = n*10 + int64(digit)
 	}
-	return n, len(word) > 0
+	if n < 0 {
+		return 0, false
+	}
+	return n, word != ""
 }
 
-// size reads a number of octets; what is below zero, as huge maildrops have it
-// on servers that count in 32 bits, is -1.
+// size parses a number of octets. A negative one, which servers that count in 32
+// bits send for huge maildrops, is -1.
 func size(word string) (n int64, ok bool) {
-	if len(word) > 1 && word[0] == '-' {
-		_, ok = number(word[1:])
+	if digits, negative := strings.CutPrefix(word, "-"); negative {
+		_, ok = number(digits)
 		return -1, ok
 	}
 	return number(word)
 }
 
-// messageNumber reads a number of 1 or more that fits an int.
-func messageNumber(word string) (n int, ok bool) {
-	v, ok := number(word)
-	return int(v), ok && v >= 1 && v <= math.MaxInt
+// cutNumber splits a row into its message number and what follows, without blanks
+// around it. If the first word is no message number, n is 0.
+func cutNumber(row string) (n int, rest string) {
+	row = trimBlanks(row)
+	i := 0
+	for i < len(row) && row[i]-'0' <= 9 {
+		n = n*10 + int(row[i]-'0')
+		i++
+	}
+	if i < len(row) && !isBlank(row[i]) {
+		return 0, row
+	}
+	if i > 9 { // which may be too many for an int
+		v, _ := number(row[:i])
+		if v > math.MaxInt {
+			v = 0
+		}
+		n = int(v)
+	}
+	for i < len(row) && isBlank(row[i]) {
+		i++
+	}
+	return n, row[i:]
 }
 
-// Code cuts a response code in brackets off the start of a refusal's text (RFC
-// 2449 section 8), whether or not the server announced any: code is without
-// brackets and in upper case, "" if there is none. A dot makes it no code but
-// an address literal.
+// Code cuts the response code (RFC 2449 section 8) off the text of a refusal,
+// whether or not the server announced RESP-CODES. The code is in upper case and
+// without its brackets, or "" if there is none. A dot makes it an address literal.
 func Code(text string) (code, rest string) {
 	end := strings.IndexByte(text, ']')
 	if end < 2 || text[0] != '[' {
 		return "", text
 	}
-	level := 0 // octets in the level, which is not empty
+	level := 0 // octets of the current level, which must not be empty
 	for _, c := range []byte(text[1:end]) {
 		switch {
 		case c == '/' && level > 0:
@@ -131,8 +154,8 @@ func Code(text string) (code, rest string) {
 	return strings.ToUpper(text[1:end]), strings.TrimLeft(text[end+1:], " \t")
 }
 
-// Timestamp finds the first APOP timestamp in a greeting, brackets included
-// (RFC 1939 section 7). It is one scan, for the text may be hostile.
+// Timestamp returns the first APOP timestamp in a greeting, with its brackets
+// (RFC 1939 section 7), or "". It scans the text once, for it may be hostile.
 func Timestamp(greeting string) string {
 	start := -1
 	for i, c := range []byte(greeting) {
@@ -151,25 +174,29 @@ func Timestamp(greeting string) string {
 	return ""
 }
 
-// Octets is the message size that the text behind the +OK to a RETR or TOP
-// announces, or -1: a number before a word such as "octets" or "bytes".
+// Octets returns the message size that the text of a reply to RETR or TOP
+// announces, or -1. It is a number before a word such as "octets" or "bytes", or
+// all of the text.
 func Octets(text string) int64 {
-	var prev string
-	for len(text) > 0 {
+	last, lastOK, words := int64(-1), false, 0
+	for text = trimBlanks(text); text != ""; words++ {
 		var word string
 		word, text = Field(text)
-		word = strings.TrimLeft(word, "(")
-		if len(word) >= 4 && (equalFold(word[:4], "OCTE") || equalFold(word[:4], "BYTE")) {
-			if n, ok := number(prev); ok {
-				return n
-			}
+		for word != "" && word[0] == '(' {
+			word = word[1:]
 		}
-		prev = word
+		if lastOK && len(word) >= 4 && (strings.EqualFold(word[:4], "OCTE") || strings.EqualFold(word[:4], "BYTE")) {
+			return last
+		}
+		last, lastOK = number(word)
+	}
+	if words == 1 && lastOK {
+		return last
 	}
 	return -1
 }
 
-// Stat reads a drop listing: RFC 1939 section 5, STAT.
+// Stat parses a drop listing, the answer to STAT (RFC 1939 section 5).
 func Stat(text string) (count int, octets int64, ok bool) {
 	word, rest := Field(text)
 	n, ok := number(word)
@@ -181,67 +208,59 @@ func Stat(text string) (count int, octets int64, ok bool) {
 	return int(n), octets, ok
 }
 
-// Scan reads a scan listing: RFC 1939 section 5, LIST.
+// Scan parses a scan listing, a row of the answer to LIST (RFC 1939 section 5). n
+// is the message number even if ok is false, or 0 if the row has none.
 func Scan(row string) (n int, octets int64, ok bool) {
-	word, rest := Field(trim(row))
-	if n, ok = messageNumber(word); !ok {
+	n, rest := cutNumber(row)
+	if n == 0 {
 		return 0, 0, false
 	}
-	word, _ = Field(rest)
+	word, _ := Field(rest)
 	octets, ok = size(word)
 	return n, octets, ok
 }
 
-// UID reads a unique-id listing: RFC 1939 section 7, UIDL. The unique-id may be
-// longer than the RFC's 70 octets, hold spaces and 8-bit octets, as real ones
-// do. A row that is plain is known to hold no control octet.
-func UID(row string, plain bool) (n int, uid string, ok bool) {
-	// What nearly all rows are: digits that do not overflow, a space, printable
-	// octets.
-	v, i := 0, 0
-	for i < len(row) && i < 9 && row[i]-'0' <= 9 {
-		v = v*10 + int(row[i]-'0')
-		i++
-	}
-	if v > 0 && i+1 < len(row) && row[i] == ' ' && !blank(row[i+1]) && !blank(row[len(row)-1]) {
-		uid = row[i+1:]
-		return v, uid, plain || validUID(uid)
-	}
-	word, uid := Field(trim(row))
-	n, ok = messageNumber(word)
-	return n, uid, ok && validUID(uid)
+// UID parses a unique-id listing, a row of the answer to UIDL (RFC 1939 section
+// 7). As on real servers, the unique-id may be longer than 70 octets, and hold
+// spaces and 8-bit octets. n is as in [Scan].
+func UID(row string) (n int, uid string, ok bool) {
+	n, uid = cutNumber(row)
+	return n, uid, n > 0 && uid != "" && !hasControl(uid)
 }
 
-// OneUID reads the answer about message n, which may lack the number (Twisted).
-func OneUID(text string, n int) (uid string, ok bool) {
-	word, rest := Field(text)
-	got, isNumber := messageNumber(word)
-	if len(rest) > 0 {
-		return rest, isNumber && got == n && validUID(rest)
+// OneUID parses the answer to UIDL about one message. Twisted leaves out the
+// message number: a single word that is not that number is the unique-id. n is as
+// in [Scan].
+func OneUID(text string, number int) (n int, uid string, ok bool) {
+	word, rest := Field(trimBlanks(text))
+	if n, uid, ok = UID(text); n != number && word != "" && rest == "" {
+		return number, word, !hasControl(word)
 	}
-	return word, (!isNumber || got != n) && validUID(word)
+	return n, uid, ok
 }
 
-// validUID reports whether uid has no control octet.
-func validUID(uid string) bool {
-	return len(uid) > 0 && control(uid) == len(uid)
-}
-
-// control returns the place of the first control octet in s, or len(s).
-func control(s string) int {
-	const ones = 0x0101010101010101
-	i := 0
-	for ; i <= len(s)-8; i += 8 {
-		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56 // one load
-		del := x ^ 0x7F*ones
-		// The lowest high bit of an octet of x-n*ones &^ x tells of one less than n.
-		if m := ((x-' '*ones)&^x | (del-ones)&^del) & (0x80 * ones); m != 0 {
-			return i + bits.TrailingZeros64(m)/8
+// hasControl reports whether s holds a control octet. It skips printable ASCII
+// eight octets at a time: one by one, this would be a quarter of what it costs to
+// read a unique-id listing.
+func hasControl(s string) bool {
+	for len(s) >= 8 && isPrintable(s[:8]) {
+		s = s[8:]
+	}
+	for i := range len(s) {
+		if isControl(rune(s[i])) {
+			return true
 		}
 	}
-	for i < len(s) && s[i] >= ' ' && s[i] != 0x7F {
-		i++
-	}
-	return i
+	return false
 }
+
+// isPrintable reports whether eight octets are printable ASCII. If one is not, the
+// subtraction or the addition sets the high bit of the first such.
+func isPrintable(s string) bool {
+	const ones = 0x0101010101010101
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56 // one load
+	return (x|(x-' '*ones)|(x+ones))&(0x80*ones) == 0
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7F }

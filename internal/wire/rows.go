@@ -1,169 +1,130 @@
 package wire
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"iter"
 	"strings"
 )
 
-// A Listing is the rows of a multi-line response. They are kept as they came, in
-// strings of many rows, until all are there and can be counted: then a slice of
-// results is made once, and unique-ids are parts of these strings.
+// A Listing holds the rows of a multi-line response. They stay as they came, in
+// strings of many rows, until all have been counted: so the caller allocates its
+// slice of results once, and a million unique-ids are parts of a few strings.
 type Listing struct {
-	lf     bool     // as in DotReader
 	blocks []string // whole rows with their line ends
-	lines  int
+	lf     bool     // as in DotReader
+	rows   int
 }
 
 // blockSize is the least size of a block but the last, so that rows that come one
 // by one are still cheap.
 const blockSize = 32 << 10
 
-// ReadListing reads the rest of a listing. More than limit octets of rows, more
-// than MaxRows rows, or a row of more than MaxRow octets are ErrTooLarge. It calls
-// progress whenever a row has come to its end. With an error it returns the rows
-// until then.
-func ReadListing(d *DotReader, limit int, progress func()) (*Listing, error) {
-	l := &Listing{lf: d.LF}
+// ReadListing reads the rows of a multi-line response from r. lf is as in [DotReader].
+// It returns ErrTooLarge for more than limit octets, for more than MaxRows rows and for
+// a row of more than MaxRow octets. It calls progress each time that at least one more
+// row is complete. If it fails, it returns the complete rows along with the error.
+func ReadListing(r *bufio.Reader, lf bool, limit int, progress func()) (*Listing, error) {
+	l := new(Listing)
+	d := DotReader{LF: lf}
 	var (
-		rows  strings.Builder // in no block yet
-		whole int             // octets of them before the row that has not ended
-		all   int             // octets of rows that have ended, and of their line ends
-		ends  int             // of these, the line ends'; not counted until it matters
+		block  strings.Builder
+		ended  int // octets of block up to the last line end
+		octets int // of all rows
 	)
-	fail := func(err error) (*Listing, error) {
-		l.blocks = append(l.blocks, rows.String()[:whole])
-		return l, err
-	}
 	for {
-		text, err := d.Next()
-		if err == io.EOF {
-			l.blocks = append(l.blocks, rows.String()) // a line end came before the dot
-			return l, nil
-		}
-		if err != nil {
-			return fail(err)
-		}
-		rows.Write(text)
-		tail := rows.String()[whole:]
-		if ended := tail[:l.lastEnd(tail)]; len(ended) > 0 {
+		text, err := d.Next(r)
+		l.lf = d.LF // if the first row has ended, it is known
+		block.Write(text)
+		octets += len(text)
+		n, tooLong := l.count(block.String()[ended:])
+		if ended += n; n > 0 {
 			progress()
-			if l.hasLongRow(ended) {
-				return fail(tooLarge("row", MaxRow))
-			}
-			// An LF alone is taken for the end of a row here, for it is quickly
-			// counted, and in no sane row.
-			l.lines += strings.Count(ended, "\n")
-			whole += len(ended)
-			tail = tail[len(ended):]
-			if all += len(ended); all > limit {
-				if ends == 0 {
-					for _, block := range l.blocks {
-						ends += l.endOctets(block)
-					}
-					ended = rows.String()[:whole]
-				}
-				ends += l.endOctets(ended)
-			}
 		}
 		switch {
-		case tooLong(tail, MaxRow):
-			return fail(tooLarge("row", MaxRow))
-		case all-ends > limit:
-			return fail(tooLarge("listing", limit))
-		case l.lines > min(MaxRows, limit): // no sane row is empty
-			return fail(fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, min(MaxRows, limit)))
+		case err != nil:
+		case tooLong:
+			err = tooLarge("row", MaxRow)
+		case octets > limit:
+			err = tooLarge("listing", limit)
+		case l.rows > MaxRows:
+			err = fmt.Errorf("%w: listing of more than %d rows", ErrTooLarge, MaxRows)
+		case ended < blockSize:
+			continue
 		}
-		if whole >= blockSize {
-			block := rows.String()
-			l.blocks = append(l.blocks, block[:whole])
-			rows = strings.Builder{}
-			rows.Grow(len(block) + MaxRow) // about as many come next
-			rows.WriteString(tail)
-			whole = 0
+		s := block.String()
+		l.blocks = append(l.blocks, s[:ended])
+		if err == io.EOF {
+			return l, nil
+		} else if err != nil {
+			return l, err
+		}
+		block = strings.Builder{}
+		block.Grow(len(s) + MaxRow) // about as many octets come next
+		block.WriteString(s[ended:])
+		ended = 0
+	}
+}
+
+// count counts the rows of s, and returns their octets and whether the last one of them,
+// or the unfinished one after it, is too long.
+func (l *Listing) count(s string) (n int, long bool) {
+	for {
+		row, rest, ok := l.cut(s[n:])
+		switch {
+		case !ok:
+			return n, tooLong(row, MaxRow)
+		case len(row) > MaxRow:
+			return n, true
+		}
+		l.rows++
+		n = len(s) - len(rest)
+	}
+}
+
+// cut splits s after the line end of its first row. If there is none, ok is false.
+func (l *Listing) cut(s string) (row, rest string, ok bool) {
+	for i := 0; ; i++ {
+		n := strings.IndexByte(s[i:], '\n')
+		if n < 0 {
+			return s, "", false
+		}
+		i += n
+		if i > 0 && s[i-1] == '\r' {
+			return s[:i-1], s[i+1:], true
+		} else if l.lf {
+			return s[:i], s[i+1:], true
 		}
 	}
 }
 
-// lastEnd returns the place behind the last line end in s, or 0.
-func (l *Listing) lastEnd(s string) int {
-	for i := len(s); ; {
-		i = strings.LastIndexByte(s[:i], '\n')
-		if i < 0 || l.lf || i > 0 && s[i-1] == '\r' {
-			return i + 1
-		}
+// Len returns the number of rows.
+func (l *Listing) Len() int { return l.rows }
+
+// Octets returns the number of octets in the rows, line ends included.
+func (l *Listing) Octets() (n int64) {
+	for _, block := range l.blocks {
+		n += int64(len(block))
 	}
+	return n
 }
 
-// endOctets counts the octets of the line ends in s.
-func (l *Listing) endOctets(s string) int {
-	crlf := strings.Count(s, "\r\n")
-	if l.lf {
-		return crlf + strings.Count(s, "\n")
-	}
-	return 2 * crlf
-}
-
-// hasLongRow looks for a row that is too long. Where all line ends are CRLF, the
-// end of one is in as many octets as the longest row has, and in these the last
-// one is the next to start from.
-func (l *Listing) hasLongRow(rows string) bool {
-	const longest = MaxRow + len("\r\n")
-	for !l.lf && len(rows) > longest {
-		n := l.lastEnd(rows[:longest])
-		if n == 0 {
-			return true
-		}
-		rows = rows[n:]
-	}
-	for l.lf && rows != "" {
-		n, next := l.end(rows)
-		if n > MaxRow {
-			return true
-		}
-		rows = rows[next:]
-	}
-	return false
-}
-
-// Len is the number of rows, or a little more.
-func (l *Listing) Len() int { return l.lines }
-
-// Rows returns an iterator over the rows, without line ends. A row is plain if it
-// is known to hold no control octet.
-func (l *Listing) Rows() iter.Seq2[string, bool] {
-	return func(yield func(row string, plain bool) bool) {
-		for _, s := range l.blocks {
-			for len(s) > 0 {
-				n, next, plain := control(s), 0, true
-				switch end := s[n:]; {
-				case len(end) > 1 && end[0] == '\r' && end[1] == '\n':
-					next = n + len("\r\n")
-				case l.lf && len(end) > 0 && end[0] == '\n':
-					next = n + len("\n")
-				default:
-					n, next = l.end(s)
-					plain = false
+// Rows returns an iterator over the rows, without their line ends.
+func (l *Listing) Rows() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, rest := range l.blocks {
+			for rest != "" {
+				var row string
+				if i := strings.IndexByte(rest, '\n'); i > 0 && rest[i-1] == '\r' { // nearly always
+					row, rest = rest[:i-1], rest[i+1:]
+				} else {
+					row, rest, _ = l.cut(rest)
 				}
-				if !yield(s[:n], plain) {
+				if !yield(row) {
 					return
 				}
-				s = s[next:]
 			}
-		}
-	}
-}
-
-// end returns the length of the first row of s, which has a line end, and the
-// place of the next.
-func (l *Listing) end(s string) (n, next int) {
-	for {
-		next += strings.IndexByte(s[next:], '\n') + 1
-		if next > 1 && s[next-2] == '\r' {
-			return next - 2, next
-		} else if l.lf {
-			return next - 1, next
 		}
 	}
 }
