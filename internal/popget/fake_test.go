@@ -36,6 +36,7 @@ type fake struct {
 
 	session []posted // as the session numbers them
 	marked  []bool
+	late    string   // of the replies so far
 	seen    []string // commands
 }
 
@@ -46,9 +47,21 @@ func (f *fake) intercept(line string) (string, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen = append(f.seen, line)
+	reply, ok := f.answer(line)
+	if ok && f.unstuffed { // what follows a line "." comes with the next reply
+		reply = f.late + reply
+		end := strings.Index(reply, "\r\n.\r\n") + len("\r\n.\r\n")
+		if f.late = ""; end > len("\r\n.\r\n") {
+			reply, f.late = reply[:end], reply[end:]
+		}
+	}
+	return reply, ok
+}
+
+func (f *fake) answer(line string) (string, bool) {
 	verb, arg, _ := strings.Cut(line, " ")
 	if verb == "PASS" {
-		f.session, f.marked = slices.Clone(f.mails), make([]bool, len(f.mails))
+		f.session, f.marked, f.late = slices.Clone(f.mails), make([]bool, len(f.mails)), ""
 	}
 	if f.reply != nil {
 		if reply, ok := f.reply(line); ok {
@@ -57,10 +70,16 @@ func (f *fake) intercept(line string) (string, bool) {
 	}
 	arg, _, _ = strings.Cut(arg, " ")
 	n, _ := strconv.Atoi(arg)
+	if n > len(f.session) {
+		return "-ERR no such message\r\n", true
+	}
 	switch verb {
 	case "STAT":
 		return fmt.Sprintf("+OK %d 1000\r\n", len(f.session)), true
 	case "LIST", "UIDL":
+		if n > 0 {
+			return "+OK " + f.row(verb, n) + "\r\n", true
+		}
 		return f.listing(verb), true
 	case "RETR":
 		return f.body(f.session[n-1].text), true
@@ -77,6 +96,12 @@ func (f *fake) intercept(line string) (string, bool) {
 	return "", false
 }
 
+// lose deletes message 1 for another session, which gives those behind it new
+// numbers in this one, as GreenMail does. It is for reply too.
+func (f *fake) lose() {
+	f.session, f.marked, f.mails = f.session[1:], f.marked[1:], f.mails[1:]
+}
+
 // commit does what QUIT does. It is for reply too.
 func (f *fake) commit() {
 	var left []posted
@@ -90,17 +115,26 @@ func (f *fake) commit() {
 
 func (f *fake) listing(verb string) string {
 	rows := "+OK\r\n"
-	for i, m := range f.session {
-		switch {
-		case verb == "LIST":
-			rows += fmt.Sprintf("%d %d\r\n", i+1, cmp.Or(f.sizes, len(f.sent(m.text))))
-		case f.numbers:
-			rows += fmt.Sprintf("%d %d\r\n", i+1, i+1)
-		case m.uid != "":
-			rows += fmt.Sprintf("%d %s\r\n", i+1, m.uid)
+	for i := range f.session {
+		if row := f.row(verb, i+1); row != "" {
+			rows += row + "\r\n"
 		}
 	}
 	return rows + ".\r\n"
+}
+
+// row is a row of LIST or UIDL.
+func (f *fake) row(verb string, n int) string {
+	m := f.session[n-1]
+	switch {
+	case verb == "LIST":
+		return fmt.Sprintf("%d %d", n, cmp.Or(f.sizes, len(f.sent(m.text))))
+	case f.numbers:
+		return fmt.Sprintf("%d %d", n, n)
+	case m.uid != "":
+		return fmt.Sprintf("%d %s", n, m.uid)
+	}
+	return ""
 }
 
 func (f *fake) sent(text string) string {
@@ -134,7 +168,7 @@ func (f *fake) texts() []string {
 	return all
 }
 
-// count returns how many commands began with verb since the last call of reset.
+// count returns how many commands began with verb in the last run.
 func (f *fake) count(verb string) int {
 	n := 0
 	for _, line := range f.seen {
@@ -164,13 +198,14 @@ type world struct {
 	*fake
 	t    *testing.T
 	addr string
+	auth string
 	dir  string // of the Maildir
 	now  time.Time
 	disk disk
 }
 
 func newWorld(t *testing.T, texts ...string) *world {
-	w := &world{t: t, fake: &fake{}, dir: filepath.Join(t.TempDir(), "mail"), now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), disk: noSync{}}
+	w := &world{t: t, fake: &fake{}, auth: "user", dir: filepath.Join(t.TempDir(), "mail"), now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), disk: noSync{}}
 	s := pop3test.NewUnstartedServer()
 	s.Intercept = w.intercept
 	w.drop = s.AddUser("ada", "tides")
@@ -187,7 +222,7 @@ func newWorld(t *testing.T, texts ...string) *world {
 // is open.
 func (w *world) popget(flags ...string) (stdout, stderr string, err error) {
 	w.seen = nil
-	args := slices.Concat([]string{"-plain", "-auth", "user", "-user", "ada", "-maildir", w.dir}, flags, []string{w.addr})
+	args := slices.Concat([]string{"-plain", "-auth", w.auth, "-user", "ada", "-maildir", w.dir}, flags, []string{w.addr})
 	stdout, stderr, err = w.run(w.t.Context(), args...)
 	return stdout, stderr, err
 }
@@ -231,7 +266,7 @@ func wantMail(t *testing.T, want []string, folders ...string) {
 	}
 	slices.Sort(got)
 	if want := slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
-		t.Errorf("there are %d messages, want %d:\n%q\nwant\n%q", len(got), len(want), got, want)
+		t.Errorf("there are %d messages, want %d:\n%.80q\nwant\n%.80q", len(got), len(want), got, want)
 	}
 }
 
@@ -261,6 +296,15 @@ func (w *world) read(to, suffix string) {
 
 // seen is a Maildir's flag for a message that was read.
 var seen = map[bool]string{true: "", false: ":2,S"}[filepath.Separator == '\\']
+
+// unlike makes n messages, no two of about the same size.
+func unlike(n int) []string {
+	all := mails(n)
+	for i := range all {
+		all[i] += strings.Repeat("x", 600*i) + "\r\n"
+	}
+	return all
+}
 
 // mails makes n messages of the same size, no two alike.
 func mails(n int) []string {

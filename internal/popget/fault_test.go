@@ -15,10 +15,11 @@ func TestOneBadMessage(t *testing.T) {
 	t.Parallel()
 	six := mails(6)
 	all, more, good := six[:5], six[5], slices.Concat(six[:1], six[2:5])
-	big := all[1] + strings.Repeat("x", 2000) + "\r\n"
-	unstuffed := "Subject: x\r\n\r\nbefore\r\n.\r\nbehind\r\n"
+	big := all[1] + strings.Repeat("x", 9000) + "\r\n"
+	looksLike := "Subject: how POP3 works\r\n\r\nIt ends with\r\n.\r\n+OK is the reply to what comes next.\r\n" + strings.Repeat("x", 5000) + "\r\n"
+	unstuffed := "Subject: x\r\n\r\nbefore\r\n.\r\nbehind\r\n" + strings.Repeat("text\r\n", 1000)
 	tried := func(n, runs int) string {
-		return fmt.Sprintf("message %d has failed in %d earlier runs and is tried after the others", n, runs)
+		return fmt.Sprintf("message %d is tried after the others; earlier runs that failed to fetch it: %d", n, runs)
 	}
 	tooBig := fmt.Sprintf("message 2 skipped: %d octets exceed -max-size", len(big))
 	for _, tt := range []struct {
@@ -29,12 +30,10 @@ func TestOneBadMessage(t *testing.T) {
 		left  []string
 	}{
 		{"RETR ends the session", all[1], []turn{
-			// The reply behind 1 does not come, so 1 is not safe either.
 			{replyToRETR(all[1], pop3test.HangUp), "-delete", tryAgain, anyNumber, 0, ""},
-			{nil, "-delete", tryAgain, 5, 3, tried(1, 1) + "\n" + tried(2, 1)},
-			{nil, "-delete", tryAgain, 1, 1, tried(2, 2)},
-			{nil, "-delete", tryAgain, 1, 0, tried(1, 3)},
-			{noReply, "-delete", 0, 1, 1, tried(1, 4)},
+			{nil, "-delete", tryAgain, 4, 4, tried(2, 1)},
+			{nil, "-delete", tryAgain, 1, 0, tried(1, 2)},
+			{noReply, "-delete", 0, 1, 1, tried(1, 3)},
 			{nil, "-delete", 0, 0, 0, ""},
 		}, all, nil},
 		{"no end comes", all[1], []turn{
@@ -43,12 +42,16 @@ func TestOneBadMessage(t *testing.T) {
 			{nil, "-delete", tryAgain, 1, 0, tried(1, 2)},
 		}, good, all[1:2]},
 		{"it is over -max-size", big, []turn{
-			{nil, "-delete -max-size 1k", 0, 4, 4, tooBig},
-			{nil, "-delete -max-size 1k", 0, 0, 0, strings.Replace(tooBig, "message 2", "message 1", 1)},
+			{nil, "-delete -max-size 8k", 0, 4, 4, tooBig},
+			{nil, "-delete -max-size 8k", 0, 0, 0, ""},
 		}, good, []string{big}},
 		{"it is over -max-size, and LIST does not say so", big, []turn{
-			{func(w *world) { w.sizes = 1 }, "-delete -max-size 1k", 1, anyNumber, 0, ""},
-			{nil, "-delete -max-size 1k", 1, 4, 4, tried(2, 1)},
+			{func(w *world) {
+				w.reply = func(line string) (string, bool) {
+					return strings.ReplaceAll(w.listing("LIST"), fmt.Sprint(" ", len(big)), " 5000"), line == "LIST"
+				}
+			}, "-delete -max-size 8k", 1, anyNumber, 0, ""},
+			{nil, "-delete -max-size 8k", 1, 4, 4, tried(2, 1)},
 		}, good, []string{big}},
 		{"it is refused", all[1], []turn{
 			{replyToRETR(all[1], "-ERR not now\r\n"), "-delete", 1, 5, 4, `pop3: RETR 2: server refused: "not now"`},
@@ -74,6 +77,15 @@ func TestOneBadMessage(t *testing.T) {
 			}, "-delete", tryAgain, 1, 1, tried(1, 1)},
 			{nil, "-delete", 0, 1, 1, tried(1, 1)},
 		}, append(slices.Clone(all), more), nil},
+		{"the second listing is refused", all[1], []turn{
+			{replyToRETR(all[1], "-ERR not now\r\n"), "-delete", 1, 5, 4, "..."},
+			{func(w *world) {
+				w.reply = func(line string) (string, bool) {
+					return "-ERR [IN-USE] too many\r\n", slices.Contains([]string{"LIST", "UIDL", "STAT"}, line) && w.count("PASS") == 2
+				}
+			}, "-delete", tryAgain, 0, 0, tried(1, 1)},
+			{func(w *world) { w.mails = append(w.mails, posted{more, "uid-6"}) }, "-delete", 0, 2, 2, tried(1, 1)},
+		}, six, nil},
 		{"the second session ends before the login", all[1], []turn{
 			{replyToRETR(all[1], "-ERR not now\r\n"), "-delete", 1, 5, 4, "..."},
 			{func(w *world) {
@@ -88,17 +100,51 @@ func TestOneBadMessage(t *testing.T) {
 			{nil, "-delete", 0, 1, 1, tried(1, 1)},
 		}, all, nil},
 		{"a server without dot-stuffing ends it early", unstuffed, []turn{
-			// Which command notices depends on what comes in one segment.
-			{func(w *world) { w.unstuffed = true }, "-delete", anyNumber, anyNumber, 0, ""},
+			{func(w *world) { w.unstuffed = true; refuse("CAPA")(w) }, "-delete", badProtocol, 3, 0, ""},
+			{nil, "-delete", badProtocol, 3, 3, tried(2, 1) + "\n" + tried(3, 1)}, // 3 was asked for next
+			{nil, "-delete", badProtocol, 2, 0, tried(1, 2) + "\n" + tried(2, 1)},
+			{nil, "-delete", badProtocol, 1, 1, tried(1, 3)},
+		}, good, []string{unstuffed}},
+		{"a server without dot-stuffing ends it early, before what looks like a reply", looksLike, []turn{
+			{func(w *world) { w.unstuffed = true; refuse("CAPA")(w) }, "-delete", badProtocol, 3, 0, ""},
+			{nil, "-delete", badProtocol, 3, 3, tried(2, 1) + "\n" + tried(3, 1)},
+			{nil, "-delete", badProtocol, 2, 0, tried(1, 2) + "\n" + tried(2, 1)},
+			{nil, "-delete", badProtocol, 1, 1, tried(1, 3)},
+		}, good, []string{looksLike}},
+		{"the line drops when a batch has come", all[1], []turn{
+			{replyTo("UIDL 3", pop3test.HangUp), "-delete", tryAgain, 3, 0, ""},
+			{nil, "-delete", 0, 4, 5, tried(3, 1)},
+		}, all, nil},
+		{"it has no end", all[1], []turn{
+			{replyToRETR(all[1], "+OK\r\n"+strings.Repeat(strings.Repeat("x", 998)+"\r\n", 1200)+pop3test.HangUp), "-delete", badProtocol, anyNumber, 0, ""},
+			{nil, "-delete", badProtocol, 4, 4, tried(2, 1)},
+			{nil, "-delete", badProtocol, 1, 0, tried(1, 2)},
+		}, good, all[1:2]},
+		{"another one fails in the meantime", all[1], []turn{
+			{replyToRETR(all[1], "-ERR not now\r\n"), "", 1, 5, 0, "..."},
+			{func(w *world) {
+				w.reply = func(line string) (string, bool) { return "-ERR no\r\n", line == "RETR 2" || line == "RETR 6" }
+				w.mails = append(w.mails, posted{more, "uid-6"})
+			}, "", 1, 2, 0, tried(2, 1) + "\n" + `pop3: RETR 6: server refused: "no"` + "\n" + `pop3: RETR 2: server refused: "no"`},
+			{noReply, "", 0, 2, 0, tried(2, 2) + "\n" + tried(6, 1)},
+		}, six, six},
+		{"it has failed, and is gone", all[1], []turn{
+			{replyToRETR(all[1], "-ERR not now\r\n"), "", 1, 5, 0, "..."},
+			{func(w *world) {
+				w.reply = func(line string) (string, bool) {
+					if line != "QUIT" {
+						return "", false
+					}
+					w.mails = slices.DeleteFunc(w.mails, func(m posted) bool { return m.text == all[1] })
+					return "+OK\r\n", true
+				}
+			}, "", 0, 0, 0, tried(2, 1)},
+		}, good, good},
+		{"a cut text, and then a refusal that nothing asked for", all[1], []turn{ // Inbucket 2
+			{replyToRETR(all[1], "+OK\r\nSubject: mail 001\r\n.\r\n-ERR Failed to RETR\r\n"), "-delete", badProtocol, anyNumber, 0, "..."},
 			{nil, "-delete", anyNumber, anyNumber, anyNumber, "..."},
 			{nil, "-delete", anyNumber, anyNumber, anyNumber, "..."},
 			{nil, "-delete", anyNumber, 1, anyNumber, "..."},
-		}, good, []string{unstuffed}},
-		{"a cut text, and then a refusal that nothing asked for", all[1], []turn{ // Inbucket 2
-			{replyToRETR(all[1], "+OK\r\nSubject: mail 001\r\n.\r\n-ERR Failed to RETR\r\n"), "-delete", badProtocol, anyNumber, 0, "..."},
-			{nil, "-delete", anyNumber, 2, 2, "..."},
-			{nil, "-delete", anyNumber, 3, 0, "..."},
-			{nil, "-delete", anyNumber, 1, 2, "..."},
 		}, good, all[1:2]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,7 +179,7 @@ func replyToRETR(text, reply string) func(w *world) {
 // What has failed has a session of its own, and a NOOP on each side.
 func TestSecondSession(t *testing.T) {
 	t.Parallel()
-	all := mails(4)
+	all := unlike(4)
 	w := newWorld(t, all...)
 	replyToRETR(all[1], "-ERR not now\r\n")(w)
 	if _, _, err := w.popget(); exitStatus(err) != 1 {
@@ -144,8 +190,8 @@ func TestSecondSession(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 	got := strings.ReplaceAll(strings.Join(w.seen, " "), "CAPA ", "")
-	const want = "USER ada PASS tides LIST UIDL TOP 1 0 TOP 3 0 TOP 4 0 DELE 1 DELE 3 DELE 4 QUIT " +
-		"USER ada PASS tides LIST UIDL NOOP RETR 2 NOOP DELE 2 QUIT"
+	const want = "USER ada PASS tides LIST UIDL TOP 1 0 TOP 3 0 TOP 4 0 UIDL 4 LIST UIDL DELE 1 DELE 3 DELE 4 QUIT " +
+		"USER ada PASS tides LIST UIDL NOOP RETR 2 UIDL 2 LIST UIDL DELE 2 QUIT"
 	if got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -178,24 +224,40 @@ func TestSecondLoginRefused(t *testing.T) {
 	w.wantMail(all[:1])
 }
 
-// A stray refusal makes each reply that of the command before, which a single
-// NOOP need not notice.
+// What has failed is tried although no session ends well.
+func TestTriedAfterLostDele(t *testing.T) {
+	t.Parallel()
+	all := mails(3)
+	w := newWorld(t, all...)
+	fails := true
+	w.reply = func(line string) (string, bool) {
+		if line == "RETR 2" && fails {
+			fails = false
+			return "-ERR not now\r\n", true
+		}
+		return pop3test.HangUp, line == "DELE 1"
+	}
+	for range 3 {
+		if _, _, err := w.popget("-delete"); exitStatus(err) != tryAgain {
+			t.Errorf("err = %v", err)
+		}
+	}
+	w.wantMail(all)
+}
+
+// A stray refusal makes each reply that of the command before.
 func TestOneReplyLate(t *testing.T) {
 	t.Parallel()
 	all := mails(2)
 	w := newWorld(t, all...)
-	noops := 0
 	w.reply = func(line string) (string, bool) {
-		switch line {
-		case "RETR 1":
-			return "+OK\r\nSubject: cut\r\n.\r\n-ERR Failed to RETR\r\n", true
-		case "RETR 2":
-			return "", true
-		case "NOOP":
-			noops++
-			return map[int]string{1: "+OK 7 octets\r\n", 2: "x: y\r\n.\r\n+OK\r\n+OK\r\n"}[noops], true
-		}
-		return "", false
+		reply, ok := map[string]string{
+			"RETR 1": "+OK\r\nSubject: cut\r\n.\r\n",
+			"UIDL 1": "-ERR Failed to RETR\r\n",
+			"LIST 1": "+OK 1 uid-1\r\n",
+			"NOOP":   fmt.Sprintf("+OK 1 %d\r\n", len(all[0])),
+		}[line]
+		return reply, ok
 	}
 	if _, _, err := w.popget("-delete"); exitStatus(err) != badProtocol {
 		t.Errorf("err = %v", err)
@@ -218,7 +280,7 @@ func TestForgetsFaults(t *testing.T) {
 		w.mails, w.reply, w.now = w.mails[:1], nil, w.now.AddDate(0, 0, days)
 		w.mustPopget()
 		w.mails = append(w.mails, gone...)
-		if _, stderr, _ := w.popget(); strings.Count(stderr, "has failed in 1 earlier runs") != count {
+		if _, stderr, _ := w.popget(); strings.Count(stderr, "failed to fetch it: 1") != count {
 			t.Errorf("after %d days it said %q", days, stderr)
 		}
 	}

@@ -42,7 +42,12 @@ func (j *job) toFolder(ctx context.Context) error {
 		j.odd("%v", odd)
 		j.unread = odd
 	}
-	rows = slices.DeleteFunc(rows, j.tooLarge)
+	rows = slices.DeleteFunc(rows, func(row *message) bool {
+		if j.tooLarge(row) {
+			j.odd(tooLarge, row.number, row.size)
+		}
+		return j.tooLarge(row)
+	})
 	j.progress.expect(rows)
 	if err := j.fillFolder(ctx, c, rows); err != nil {
 		return err
@@ -54,7 +59,7 @@ func (j *job) toFolder(ctx context.Context) error {
 }
 
 // fillFolder fetches messages to -dir or a temporary folder.
-func (j *job) fillFolder(ctx context.Context, c *pop3.Client, rows []message) error {
+func (j *job) fillFolder(ctx context.Context, c *pop3.Client, rows []*message) error {
 	isTemp := j.dir == ""
 	var err error
 	if isTemp {
@@ -79,18 +84,24 @@ func (j *job) fillFolder(ctx context.Context, c *pop3.Client, rows []message) er
 
 // receive writes a message to a file named by its number. Its row of the table is
 // printed when the message is known to be complete.
-func (f *folder) receive(m *pop3.Message, _ message) error {
+func (f *folder) receive(m *pop3.Message, listed *message) error {
 	file, err := os.OpenFile(filepath.Join(f.dir, fmt.Sprintf("%04d.eml", m.Number)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	size, err := m.WriteTo(io.MultiWriter(file, f.progress))
+	size, err := m.WriteTo(io.MultiWriter(&gauge{message: listed}, file, f.progress))
+	if e, ok := as[*failure](err); ok {
+		err = e // without what the library says of a writer that fails
+	}
 	row := fmt.Sprintf("%5d %9d  %s\n", m.Number, size, summary(io.NewSectionReader(file, 0, size)))
 	f.unproved = append(f.unproved, entry{file.Name(), row})
 	return errors.Join(err, file.Close())
 }
 
-func (f *folder) proved() error {
+func (f *folder) prove(ctx context.Context, c *pop3.Client, row *message) error {
+	if err := prove(ctx, c, row, false); err != nil {
+		return err
+	}
 	for _, e := range f.unproved {
 		io.WriteString(f.stdout, e.row)
 	}
@@ -99,13 +110,13 @@ func (f *folder) proved() error {
 	return nil
 }
 
-func (f *folder) refused(_ message, err error) error {
+func (f *folder) refused(_ *message, err error) error {
 	f.odd("%v", err)
 	f.refuse(err)
 	return nil
 }
 
-func (f *folder) failed(err error, _ ...message) error {
+func (f *folder) failed(err error, _ ...*message) error {
 	for _, e := range f.unproved {
 		os.Remove(e.file)
 	}
@@ -177,7 +188,7 @@ func (e eraser) Write(b []byte) (int, error) {
 }
 
 // expect adds to what is to come.
-func (p *progress) expect(rows []message) {
+func (p *progress) expect(rows []*message) {
 	for _, row := range rows {
 		p.ofMessages++
 		p.ofOctets += max(row.size, 0)

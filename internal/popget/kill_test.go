@@ -137,11 +137,14 @@ func TestKilled(t *testing.T) {
 		power  bool
 		fresh  bool // no Maildir before
 		reader bool // moves what is new away
+		second bool // a message has failed before
 	}{
-		{"no Maildir before", false, true, false},
-		{"no Maildir before, no power", true, true, false},
-		{"a reader", false, false, true},
-		{"a reader, no power", true, false, true},
+		{"no Maildir before", false, true, false, false},
+		{"no Maildir before, no power", true, true, false, false},
+		{"a reader", false, false, true, false},
+		{"a reader, no power", true, false, true, false},
+		{"two sessions", false, false, false, true},
+		{"two sessions, a reader, no power", true, false, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -154,6 +157,15 @@ func TestKilled(t *testing.T) {
 					w.mustPopget()
 				}
 			}
+			uids := "d1 c2 d3"
+			if tt.second {
+				uids += " e4"
+				w.post("e4", all[2]+"and more\r\n")
+				all = append(all, w.mails[0].text)
+				replyTo("RETR 1", "-ERR no\r\n")(w)
+				w.popget()
+				w.reply = nil
+			}
 			killed := true
 			for steps := 0; killed; steps++ {
 				w.dir = filepath.Join(t.TempDir(), "deep", "mail")
@@ -162,7 +174,7 @@ func TestKilled(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				w.post("d1 c2 d3", all...)
+				w.post(uids, all...)
 				if killed = w.killedAt(steps, tt.power, tt.reader, all); t.Failed() {
 					t.Fatalf("killed at step %d", steps)
 				}

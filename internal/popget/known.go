@@ -3,12 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"example.com/pop3"
 )
 
 // When a message is new.
@@ -27,7 +27,9 @@ import (
 //
 // Every other message is fetched. If its text is that of a delivery, it is that
 // message under another name, and known again; if not, it is new. A delivery
-// accounts for one message of a listing at most, so two equal messages are two.
+// accounts for one message of a listing at most, so two equal messages are two; nor
+// for one that could not be fetched while the delivery was another message of the same
+// listing. While such a message has no unique-id, nothing that may equal it is deleted.
 
 // listed is what a message and its delivery have in common.
 type listed struct {
@@ -35,11 +37,8 @@ type listed struct {
 	size int64
 }
 
-func (m message) listed() listed   { return listed{m.uid, m.size} }
+func (m *message) listed() listed  { return listed{m.uid, m.size} }
 func (m *delivery) listed() listed { return listed{string(m.UID), m.Size} }
-
-// isNumber reports whether the unique-id is just the message number.
-func (m message) isNumber() bool { return m.uid == strconv.Itoa(m.number) }
 
 // delivered returns all deliveries, oldest first.
 func (s *state) delivered() []*delivery {
@@ -65,6 +64,11 @@ func (r *round) note() error {
 
 func (r *round) withoutUIDs() bool { return len(r.rows) > 0 && r.times[""] == len(r.rows) }
 
+// hasName reports whether a message can be known by its unique-id and size.
+func (r *round) hasName(row *message) bool {
+	return row.size >= 0 && row.uid != "" && !row.isNumber() && r.times[row.uid] == 1
+}
+
 // recognize finds the messages that are known by unique-id and size.
 func (r *round) recognize() {
 	standing := map[listed]*delivery{}
@@ -75,57 +79,60 @@ func (r *round) recognize() {
 	}
 	for _, row := range r.rows {
 		if m := standing[row.listed()]; m != nil && r.times[row.uid] == 1 {
-			r.known[row.number] = m
+			row.stage, row.mail = known, m
 		}
 	}
 }
 
 // checkHeaders compares the headers of known messages where the unique-id is a
 // number and before a DELE. If the header is another, or the server refuses TOP,
-// the message is not known.
+// the message is wanted. One over -max-size is not asked for, nor deleted.
 func (r *round) checkHeaders(ctx context.Context) error {
+	var rows []*message
 	var numbers []int
 	for _, row := range r.rows {
-		if m := r.known[row.number]; m != nil && (row.isNumber() || r.share&sound != 0 && r.mayDelete(m)) {
-			numbers = append(numbers, row.number)
+		if row.stage == known && (row.isNumber() && !r.tooLarge(row) || r.deletesKnown(row)) {
+			rows, numbers = append(rows, row), append(numbers, row.number)
 		}
 	}
-	if len(numbers) == 0 {
-		return nil
-	}
-	if r.state.avoids("TOP", r.now()) {
-		r.unknow(numbers...)
-		return nil
-	}
-	i := 0
-	for m, err := range r.c.TopAll(ctx, numbers, 0) {
-		d := newDigest()
-		if err == nil {
-			_, err = m.WriteTo(d)
+	without := rows
+	if len(rows) > 0 && !r.state.avoids("TOP") {
+		without = nil
+		i := 0
+		for m, err := range r.c.TopAll(ctx, numbers, 0) {
+			d := newDigest()
+			if err == nil {
+				_, err = m.WriteTo(d)
+			}
+			if header, _ := d.sums(); refused(err) {
+				without = append(without, rows[i])
+			} else if err != nil {
+				return err
+			} else if header != rows[i].mail.Header {
+				rows[i].stage = wanted
+			}
+			i++
 		}
-		if err != nil && !refused(err) {
+		// FTGate answers TOP twice, and the second answer may come late.
+		if err := prove(ctx, r.c, rows[i-1], !r.state.avoids(oneUIDL)); err != nil {
+			if r.broke == "" || errors.Is(err, pop3.ErrMalformed) {
+				r.broke = "TOP"
+			}
 			return err
 		}
-		if header, _ := d.sums(); err != nil || header != r.known[numbers[i]].Header {
-			r.unknow(numbers[i])
+	}
+	for _, row := range without {
+		row.stage = wanted
+		if row.isNumber() {
+			r.tellOnce("TOP", "the server refuses TOP: every run downloads all messages to find the new ones")
 		}
-		i++
 	}
 	return nil
 }
 
-func (r *round) unknow(numbers ...int) {
-	for _, n := range numbers {
-		delete(r.known, n)
-	}
-}
-
 // findSpare finds the deliveries that are none of the known messages.
 func (r *round) findSpare() {
-	answering := map[*delivery]bool{}
-	for _, m := range r.known {
-		answering[m] = true
-	}
+	answering := r.answering()
 	for _, m := range r.state.delivered() {
 		r.uids[string(m.UID)] = true
 		if !answering[m] {
@@ -134,8 +141,58 @@ func (r *round) findSpare() {
 	}
 }
 
+// spareFor returns the index of the spare delivery that a message with this text is,
+// or -1.
+func (r *round) spareFor(row *message, text string) int {
+	spare := r.spare[text]
+	if i := slices.IndexFunc(spare, func(m *delivery) bool { return m.listed() == row.listed() }); i >= 0 {
+		return i
+	}
+	f := r.state.faults[row.key()]
+	return slices.IndexFunc(spare, func(m *delivery) bool {
+		stoodBeside := f != nil && r.hasName(row) && slices.Contains(f.Beside, m.ID)
+		return !stoodBeside
+	})
+}
+
+// noteBeside notes which deliveries a message that could not be fetched is not. Only
+// those are noted that have about its size: headers that servers write (UW-IMAP's
+// Status) make some difference.
+func (r *round) noteBeside() error {
+	var changed []record
+	for _, row := range r.rows {
+		f := r.state.faults[row.key()]
+		if f == nil || row.stage != wanted || !r.hasName(row) {
+			continue
+		}
+		next := *f
+		next.Beside = slices.Clone(f.Beside)
+		for _, other := range r.rows {
+			isNear := other.size < 0 || max(other.size, row.size)-min(other.size, row.size) < 512
+			if (other.stage == known || other.stage == safe) && isNear && !slices.Contains(next.Beside, other.mail.ID) {
+				next.Beside = append(next.Beside, other.mail.ID)
+			}
+		}
+		if len(next.Beside) > len(f.Beside) {
+			changed = append(changed, record{Fault: &next})
+		}
+	}
+	return r.state.write(changed...)
+}
+
+// answering returns the deliveries that are messages of this listing.
+func (r *round) answering() map[*delivery]bool {
+	all := map[*delivery]bool{}
+	for _, row := range r.rows {
+		if row.stage == known || row.stage == safe {
+			all[row.mail] = true
+		}
+	}
+	return all
+}
+
 // meet notes that a message has the text of m, and reports whether that changes m.
-func (r *round) meet(m *delivery, row message) bool {
+func (r *round) meet(m *delivery, row *message) bool {
 	before := *m
 	switch {
 	case m.Quit != 0:
@@ -154,18 +211,16 @@ func (r *round) meet(m *delivery, row message) bool {
 	if m.Quit == quitAnswered {
 		m.Kept++
 	}
-	m.Gone, m.Quit = time.Time{}, 0
+	m.Gone, m.Old, m.Quit = time.Time{}, time.Time{}, 0
 	return *m != before
 }
 
 // forget notes which deliveries are no message of the listing, and forgets those
 // that have been gone for long.
 func (r *round) forget() error {
-	answering, unread := map[*delivery]bool{}, map[listed]bool{}
+	answering, unread := r.answering(), map[listed]bool{}
 	for _, row := range r.rows {
-		if m := cmp.Or(r.known[row.number], r.safe[row.number]); m != nil {
-			answering[m] = true
-		} else {
+		if row.stage == wanted {
 			unread[row.listed()] = true
 		}
 	}
@@ -175,10 +230,8 @@ func (r *round) forget() error {
 			continue
 		}
 		before := *m
-		if m.Kept, m.Quit = 0, 0; m.Gone.IsZero() {
-			m.Gone = r.now()
-		}
-		m.Forgotten = r.now().Sub(m.Gone) > remember
+		m.Kept, m.Quit = 0, 0
+		m.age(r.now())
 		if *m != before {
 			changed = append(changed, m)
 		}
@@ -192,45 +245,48 @@ func (r *round) forget() error {
 	return r.state.write(records...)
 }
 
-// tellHabits reports what is unusual about the listing.
-func (r *round) tellHabits(odd error) error {
-	numbers, shared := false, false
-	for _, row := range r.rows {
-		numbers = numbers || row.isNumber()
-		shared = shared || row.uid != "" && r.times[row.uid] > 1
+// age notes a listing without a message. One listing is not enough to forget the
+// message, because the clock may have been wrong at one.
+func (m *delivery) age(now time.Time) {
+	switch isOld := now.Sub(m.Gone) > remember; {
+	case m.Gone.IsZero():
+		m.Gone = now
+	case isOld && m.Old.IsZero():
+		m.Old = now
+	case isOld:
+		m.Forgotten = now.Sub(m.Old) >= 24*time.Hour
 	}
-	var text []string
-	say := func(is bool, format string, args ...any) {
-		if is {
-			text = append(text, fmt.Sprintf(format, args...))
-		}
-	}
-	say(odd != nil, "%v", odd)
-	say(r.withoutUIDs(), "the listing has no unique-ids: every run downloads all messages to find the new ones")
-	say(r.times[""] > 0 && !r.withoutUIDs(), "some messages have no unique-id: every run downloads them to see whether they are new")
-	say(shared, "some messages share a unique-id: every run downloads them to see whether they are new")
-	say(numbers, "unique-ids are just message numbers: every run checks the headers")
-	return r.tellOnce("listing", strings.Join(text, "; "))
 }
 
-// tellOnce reports something about the server unless the last run has done so.
-// An empty text means that there is nothing to report.
-func (r *round) tellOnce(kind, text string) error {
-	s := r.state.server
-	if s.Told[kind] == text {
-		return nil
-	}
-	if text != "" {
-		r.odd("%s", text)
-	}
-	told := map[string]string{kind: text}
-	for k, v := range s.Told {
-		if k != kind {
-			told[k] = v
+// tellHabits reports what is unusual about the listing.
+func (r *round) tellHabits(odd error) {
+	shared := false
+	for _, row := range r.rows {
+		shared = shared || row.uid != "" && r.times[row.uid] > 1
+		if row.isNumber() {
+			r.tellOnce("numbers", "unique-ids are just message numbers: every run checks the headers")
 		}
 	}
-	s.Told = told
-	return r.state.write(record{Server: &s})
+	if odd != nil {
+		r.tellOnce("odd", "%v", odd)
+	}
+	if r.withoutUIDs() {
+		r.tellOnce("none", "the listing has no unique-ids: every run downloads all messages to find the new ones")
+	} else if r.times[""] > 0 {
+		r.tellOnce("some", "some messages have no unique-id: every run downloads them to see whether they are new")
+	}
+	if shared {
+		r.tellOnce("shared", "some messages share a unique-id: every run downloads them to see whether they are new")
+	}
+}
+
+// tellOnce reports something about the server unless the last run has done so. A
+// text may have a time in it: the kind counts.
+func (r *round) tellOnce(kind, format string, args ...any) {
+	if !r.told[kind] && !r.state.server.Told[kind] {
+		r.odd(format, args...)
+	}
+	r.told[kind] = true
 }
 
 // tellFound reports what is unusual about what was fetched.

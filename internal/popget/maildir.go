@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -44,7 +45,7 @@ func openMaildir(d disk, now func() time.Time, dir, account string, odd func(str
 	} else if err != nil {
 		return nil, err
 	}
-	if err := b.recover(log, account, odd); err != nil {
+	if err := b.recover(log, odd); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -141,13 +142,13 @@ func (b *maildir) makeFolder(dir string) error {
 
 // recover reads the log and resolves its intents, as the comment of delivery has
 // it.
-func (b *maildir) recover(log, account string, odd func(string, ...any)) error {
-	s, err := openState(b.disk, log, account)
+func (b *maildir) recover(log string, odd func(string, ...any)) error {
+	s, err := openState(b.disk, log)
 	if err != nil {
 		return err
 	}
 	if b.state = s; s.damaged {
-		odd("the end of %s was damaged and has been dropped", log)
+		odd("%s is damaged: what cannot be read is dropped, and mail may come again", log)
 	}
 	var open []*delivery
 	for _, m := range s.deliveries {
@@ -172,7 +173,7 @@ func (b *maildir) recover(log, account string, odd func(string, ...any)) error {
 			done++
 		}
 	}
-	odd("an earlier run was interrupted: of its last deliveries, %d were complete and %d were not", done, len(open)-done)
+	odd("an earlier run was interrupted; of its last deliveries, complete: %d, undone: %d", done, len(open)-done)
 	if err := s.save(open...); err != nil {
 		return err
 	}
@@ -208,27 +209,32 @@ func (b *maildir) cleanTmp() error {
 	return err
 }
 
-// receive writes the text of a message to tmp, on disk but for the folder.
-func (b *maildir) receive(m *pop3.Message, progress io.Writer) (*delivery, error) {
+// create makes a file in tmp.
+func (b *maildir) create() (file, *delivery, error) {
 	now := b.now()
 	var random [8]byte
 	rand.Read(random[:])
 	a := &delivery{Time: now, Name: fmt.Sprintf("%d.M%dR%x.%s", now.Unix(), now.Nanosecond()/1000, random, b.tag)}
 	f, err := b.disk.open(b.path("tmp", a), os.O_EXCL)
-	if err != nil {
-		return nil, err
-	}
+	return f, a, err
+}
+
+// write writes the text of a message to its file and to w. Then the file is on
+// disk, but for the folder; or, unless isNew says so of the text's digest, it is
+// removed.
+func (b *maildir) write(f file, a *delivery, m *pop3.Message, w io.Writer, isNew func(text string) bool) error {
 	d := newDigest()
-	_, err = m.WriteTo(io.MultiWriter(f, d, progress))
-	if err == nil {
+	_, err := m.WriteTo(io.MultiWriter(f, d, w))
+	a.Header, a.Text = d.sums()
+	keep := err == nil && isNew(a.Text)
+	if keep {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		b.disk.remove(b.path("tmp", a))
-		return nil, err
+	err = errors.Join(err, f.Close())
+	if !keep || err != nil {
+		err = cmp.Or(err, b.disk.remove(b.path("tmp", a)))
 	}
-	a.Header, a.Text = d.sums()
-	return a, nil
+	return err
 }
 
 func (b *maildir) path(sub string, m *delivery) string { return filepath.Join(b.dir, sub, m.Name) }
@@ -236,6 +242,9 @@ func (b *maildir) path(sub string, m *delivery) string { return filepath.Join(b.
 // deliver moves mails from tmp to new: first the intent, then the rename, then
 // the note. When it returns nil they are on disk.
 func (b *maildir) deliver(mails []*delivery) error {
+	if len(mails) == 0 {
+		return nil
+	}
 	if err := b.disk.syncDir(filepath.Join(b.dir, "tmp")); err != nil {
 		return err
 	}

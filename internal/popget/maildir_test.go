@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -248,7 +249,7 @@ func TestDeliveryFails(t *testing.T) {
 	if err := os.Rename(away, kept); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, err := w.popget("-delete"); err != nil || strings.Contains(stderr, "has failed") {
+	if _, stderr, err := w.popget("-delete"); err != nil || strings.Contains(stderr, "failed to fetch") {
 		t.Errorf("%v\n%s", err, stderr)
 	}
 	w.wantMail(all)
@@ -288,23 +289,108 @@ func TestFullDisk(t *testing.T) {
 	w.wantMail(all)
 }
 
-// A run delivers as it goes, not at its end.
+// A smallDisk has no room for a file of more than max octets. It counts what is
+// synced.
+type smallDisk struct {
+	noSync
+	max   int
+	full  func() // is called at such a file, if not nil
+	syncs atomic.Int64
+}
+
+func (d *smallDisk) open(name string, flag int) (file, error) {
+	f, err := d.noSync.open(name, flag)
+	return &smallFile{f, d, d.max}, err
+}
+
+type smallFile struct {
+	file
+	disk *smallDisk
+	left int
+}
+
+func (f *smallFile) Write(b []byte) (int, error) {
+	if f.left -= len(b); f.left < 0 && f.disk.full == nil {
+		return 0, &os.PathError{Op: "write", Path: "a file", Err: errors.New("disk full")}
+	} else if f.left < 0 {
+		f.disk.full()
+	}
+	return f.file.Write(b)
+}
+
+func (f *smallFile) Sync() error {
+	f.disk.syncs.Add(1)
+	return nil
+}
+
+// A message that is too large for the disk keeps no other from coming.
+func TestTooLargeForDisk(t *testing.T) {
+	t.Parallel()
+	all := unlike(4)
+	all[1] += strings.Repeat("x", 9000) + "\r\n"
+	w := newWorld(t, all...)
+	w.disk = &smallDisk{max: 5000}
+	for run, left := range []int{4, 1, 1} {
+		if _, _, err := w.popget("-delete"); exitStatus(err) != cannotWrite || len(w.mails) != left {
+			t.Errorf("run %d: %v; %d messages are left, want %d", run, err, len(w.mails), left)
+		}
+	}
+	w.wantMail(slices.Delete(slices.Clone(all), 1, 2))
+	w.disk = noSync{}
+	w.mustPopget("-delete")
+	w.wantMail(all)
+}
+
+// An interrupt in the middle of a text without an end is that message's fault.
+func TestInterruptWithoutEnd(t *testing.T) {
+	t.Parallel()
+	all := unlike(2)
+	w := newWorld(t, all...)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.disk = &smallDisk{max: 8000, full: cancel}
+	replyToRETR(all[0], "+OK\r\n"+strings.Repeat(strings.Repeat("x", 998)+"\r\n", 50))(w)
+	args := []string{"-plain", "-auth", "user", "-user", "ada", "-maildir", w.dir, w.addr}
+	if _, _, err := w.run(ctx, args...); exitStatus(err) != tryAgain {
+		t.Errorf("err = %v", err)
+	}
+	w.reply = nil
+	if _, stderr, err := w.popget(); err != nil || !strings.Contains(stderr, "message 1 is tried after the others") {
+		t.Errorf("%v\n%s", err, stderr)
+	}
+	w.wantMail(all)
+}
+
+// What was delivered before need not be on disk once more.
+func TestSyncsWhatIsNew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.post(strings.Repeat("- ", 9), mails(9)...)
+	w.mustPopget()
+	d := &smallDisk{max: 1 << 20}
+	w.disk = d
+	w.mustPopget()
+	if n := d.syncs.Load(); n > 0 || w.count("RETR ") != 9 {
+		t.Errorf("%d times synced, %d times RETR", n, w.count("RETR "))
+	}
+}
+
+// A run delivers as it goes, not at its end, and a refusal makes no difference.
 func TestDeliversEarly(t *testing.T) {
 	t.Parallel()
-	all := mails(maxReady + 2)
+	all := mails(2 * maxBatch)
 	w := newWorld(t, all...)
 	dying := &killer{steps: 1 << 30}
 	w.disk = dying
 	w.reply = func(line string) (string, bool) {
-		if line == "NOOP" {
+		if line == fmt.Sprintf("RETR %d", maxBatch) { // in the sixth batch
 			dying.steps = 0
 		}
-		return "", false
+		return "-ERR no\r\n", line == "RETR 2"
 	}
 	if _, _, err := w.popget(); !errors.Is(err, errKilled) {
 		t.Errorf("err = %v", err)
 	}
-	if files, _ := os.ReadDir(filepath.Join(w.dir, "new")); len(files) < maxReady {
+	if files, _ := os.ReadDir(filepath.Join(w.dir, "new")); len(files) != maxBatch-2 {
 		t.Errorf("%d messages were delivered before the end", len(files))
 	}
 	w.disk, w.reply = noSync{}, nil

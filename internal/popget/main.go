@@ -59,8 +59,13 @@ type job struct {
 
 	total, fresh, deleted int   // messages
 	refusals, temporary   int   // of RETR and DELE: all, and those that may pass
-	later                 int   // messages that failed in earlier runs and were not tried in this one
 	unread                error // why some rows of the listing could not be read
+
+	due      map[string]*fault  // when the run began
+	later    []*message         // failed in earlier runs, and not tried in this one
+	held     map[*delivery]bool // not deleted, because they may be twins of those
+	answered map[string]bool    // commands of this session
+	broke    string             // the command that ended the session
 }
 
 // odd reports something unusual that is no failure.
@@ -157,8 +162,8 @@ func (j *job) outcome() error {
 	if j.unread != nil {
 		return j.unread
 	}
-	if j.later > 0 { // known by number alone, and the deletions have changed the numbers
-		return &failure{tryAgain, fmt.Errorf("messages that failed in earlier runs, left to the next run: %d", j.later)}
+	if len(j.later) > 0 {
+		return &failure{tryAgain, fmt.Errorf("messages that failed in earlier runs, left to the next run: %d", len(j.later))}
 	}
 	err := fmt.Errorf("commands that the server refused: %d", j.refusals)
 	switch j.refusals {
@@ -170,16 +175,13 @@ func (j *job) outcome() error {
 	return err
 }
 
-// tooLarge reports whether a message is over -max-size, and tells the user.
-func (j *job) tooLarge(m message) bool {
-	if j.opts.MaxMessageSize == 0 || m.size <= j.opts.MaxMessageSize {
-		return false
-	}
-	j.odd("message %d skipped: %d octets exceed -max-size", m.number, m.size)
-	return true
+// tooLarge reports whether a message is over -max-size.
+func (j *job) tooLarge(m *message) bool {
+	return j.opts.MaxMessageSize > 0 && m.size > j.opts.MaxMessageSize
 }
 
-// mayDelete reports whether to delete a delivered message.
+// mayDelete reports whether to delete a delivered message. If the clock was wrong,
+// its age may be below 0.
 func (j *job) mayDelete(m *delivery) bool {
-	return j.delete && (m.Kept < maxKept || j.again) && j.now().Sub(m.Time) >= j.keep
+	return j.delete && (m.Kept < maxKept || j.again) && max(j.now().Sub(m.Time), 0) >= j.keep
 }

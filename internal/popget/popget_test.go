@@ -411,6 +411,8 @@ func TestStatusAtWork(t *testing.T) {
 			}
 		}, (*pop3test.Server).Start), 1, "refused: 2"},
 		{"the same to a folder", "-plain -dir x", replying("RETR", "-ERR [SYS/TEMP] no\r\n"), tryAgain, "refused: 2"},
+		{"a text without an end", "-plain -dir x", replying("RETR", "+OK\r\n"+strings.Repeat(strings.Repeat("x", 998)+"\r\n", 2000)+pop3test.HangUp),
+			badProtocol, "message 1 has no end: "},
 		{"no TLS", "-list", replying("", ""), badProtocol, "use -starttls for this port"},
 		{"an unknown issuer", "-list", server(func(*pop3test.Server) {}, (*pop3test.Server).StartTLS), badProtocol, "with -ca FILE"},
 		{"TLS 1.1", "-list", server(func(s *pop3test.Server) {
@@ -692,7 +694,7 @@ func TestProgress(t *testing.T) {
 		screen := &fakeTerminal{}
 		p := newProgress(screen)
 		p.messages = 1
-		p.expect([]message{{size: 4e6}, {size: 4e6}})
+		p.expect([]*message{{size: 4e6}, {size: 4e6}})
 		for range 4 { // the first and the third are too soon
 			time.Sleep(time.Second / 2)
 			p.Write(make([]byte, 1e6))

@@ -10,8 +10,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -57,6 +57,7 @@ type delivery struct {
 	Text      string    // digest
 	Done      bool      `json:",omitempty"` // false is an intent
 	Gone      time.Time `json:",omitzero"`  // when a listing first lacked it
+	Old       time.Time `json:",omitzero"`  // when one first lacked it more than 90 days later
 	Quit      mark      `json:",omitempty"`
 	Kept      int       `json:",omitempty"` // deletions in a row that left it on the server
 	Forgotten bool      `json:",omitempty"`
@@ -84,13 +85,14 @@ func (id *uniqueID) UnmarshalText(text []byte) error {
 // A fault is a message that could not be fetched, or a command that ended the
 // session.
 type fault struct {
-	Key   string    // the message's, or the verb
-	Count int       // of failures; 0 means that it is over
-	Time  time.Time // of the last failure
+	Key    string    // the message's, or the verb
+	Count  int       // of failures, or see avoided; 0 means that it is over
+	Time   time.Time // of the last failure
+	Beside []int     `json:",omitempty"` // deliveries that were other messages of the same listing
 }
 
 // key is the message's name among the faults.
-func (m message) key() string {
+func (m *message) key() string {
 	if m.uid == "" {
 		return fmt.Sprintf("#%d %d", m.number, m.size)
 	}
@@ -99,13 +101,12 @@ func (m message) key() string {
 
 // A server is what is known about the server.
 type server struct {
-	Told      map[string]string `json:",omitempty"` // what the user has been told, by kind
-	Postponed bool              `json:",omitempty"` // there was no second session
+	Told      map[string]bool `json:",omitempty"` // what the user has been told, by kind
+	Postponed bool            `json:",omitempty"` // there was no second session
 }
 
 type record struct {
 	Popget   int       `json:",omitempty"` // version of the log, in its first line
-	Account  string    `json:",omitempty"`
 	Delivery *delivery `json:",omitempty"`
 	Fault    *fault    `json:",omitempty"`
 	Server   *server   `json:",omitempty"`
@@ -114,17 +115,18 @@ type record struct {
 // remember is how long deliveries that are no longer listed are kept, and faults.
 const remember = 90 * 24 * time.Hour
 
-func openState(d disk, path, account string) (*state, error) {
+func openState(d disk, path string) (*state, error) {
 	s := &state{disk: d, path: path, deliveries: map[int]*delivery{}, faults: map[string]*fault{}}
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	s.damaged = err == nil && len(data) == 0 // no run leaves it so
 	if err := s.read(data); err != nil {
 		return nil, err
 	}
 	if s.lines == 0 || s.damaged || s.lines > 2*s.live() {
-		if err := s.rewrite(account); err != nil {
+		if err := s.rewrite(); err != nil {
 			return nil, err
 		}
 	}
@@ -206,8 +208,8 @@ func writeRecords(f file, records []record) error {
 
 // rewrite replaces the log by one that has nothing but what counts. A kill leaves
 // the old one or the new one.
-func (s *state) rewrite(account string) error {
-	records := []record{{Popget: 1, Account: account}, {Server: &s.server}}
+func (s *state) rewrite() error {
+	records := []record{{Popget: 1}, {Server: &s.server}}
 	for _, m := range s.deliveries {
 		records = append(records, record{Delivery: m})
 	}
@@ -242,11 +244,11 @@ func records(mails []*delivery) []record {
 
 // fail counts a failure.
 func (s *state) fail(key string, now time.Time) error {
-	count := 1
+	next := fault{Key: key, Count: 1, Time: now}
 	if f := s.faults[key]; f != nil {
-		count += f.Count
+		next.Count, next.Beside = f.Count+1, f.Beside
 	}
-	return s.write(record{Fault: &fault{key, count, now}})
+	return s.write(record{Fault: &next})
 }
 
 // heal forgets faults.
@@ -263,40 +265,64 @@ func (s *state) heal(keys ...string) error {
 // dispensable are the commands that popget can do without if the server
 // mishandles them: Twisted 22.4 never answers UIDL, FTGate answers TOP twice, and
 // others hang up on CAPA. Without UIDL or TOP, whole messages are fetched.
-var dispensable = []string{"UIDL", "TOP", "CAPA"}
+var dispensable = []string{"UIDL", oneUIDL, "TOP", firstCAPA, "CAPA"}
 
-// avoids reports whether a command has ended two sessions in a row, less than a
-// day ago. Then it is not sent.
-func (s *state) avoids(verb string, now time.Time) bool {
-	f := s.faults[verb]
-	return f != nil && f.Count >= 2 && now.Sub(f.Time) < 24*time.Hour
-}
+const (
+	oneUIDL   = "UIDL of a message"
+	firstCAPA = "CAPA before the login"
+)
 
-// blame notes which dispensable command ended a session with err, if one did.
-func (s *state) blame(err error, now time.Time) error {
+// avoided is the count of a dispensable command that has ended two sessions, and
+// was not answered in between. Each run takes one off, and does not send the command
+// until 1 is left.
+const avoided = 22
+
+// begin begins a run.
+func (s *state) begin() error {
+	var records []record
+	if s.server.Postponed {
+		next := s.server
+		next.Postponed = false
+		records = append(records, record{Server: &next})
+	}
 	for _, verb := range dispensable {
-		if strings.Contains(err.Error(), "pop3: "+verb) {
-			return s.fail(verb, now)
+		if f := s.faults[verb]; s.avoids(verb) {
+			records = append(records, record{Fault: &fault{Key: verb, Count: f.Count - 1, Time: f.Time}})
 		}
 	}
-	return nil
+	return s.write(records...)
 }
 
-// absolve notes that the commands that were sent have not ended the session.
-func (s *state) absolve(now time.Time) error {
-	var sent []string
-	for _, verb := range dispensable {
-		if !s.avoids(verb, now) {
-			sent = append(sent, verb)
-		}
-	}
-	return s.heal(sent...)
-}
-
-// postpone notes whether the next run is to try failed messages in its first
-// session.
-func (s *state) postpone(on bool) error {
+// postpone has the next run try at the end of its first session what has failed.
+func (s *state) postpone() error {
 	next := s.server
-	next.Postponed = on
+	next.Postponed = true
 	return s.write(record{Server: &next})
+}
+
+// avoids reports whether not to send a command.
+func (s *state) avoids(verb string) bool { return s.faults[verb] != nil && s.faults[verb].Count > 1 }
+
+// blame notes that a command ended a session, and reports whether another session
+// without it may end well. If it was to prove messages, those have failed too.
+func (s *state) blame(verb string, now time.Time) (again bool, err error) {
+	if !slices.Contains(dispensable, verb) || s.avoids(verb) {
+		return false, nil
+	}
+	count := 1
+	if s.faults[verb] != nil {
+		count = avoided
+	}
+	return count > 1 && verb != oneUIDL, s.write(record{Fault: &fault{Key: verb, Count: count, Time: now}})
+}
+
+// absolve notes that commands were answered.
+func (s *state) absolve(answered map[string]bool) error {
+	var verbs []string
+	for _, verb := range dispensable {
+		if answered[verb] && !s.avoids(verb) {
+			verbs = append(verbs, verb)
+		}
+	}
+	return s.heal(verbs...)
 }

@@ -14,7 +14,7 @@ import (
 // openLog opens a log at path.
 func openLog(t *testing.T, path string) *state {
 	t.Helper()
-	s, err := openState(noSync{}, path, "ada@example.com")
+	s, err := openState(noSync{}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +90,22 @@ func TestLogTorn(t *testing.T) {
 	}
 	if s := openLog(t, path); !s.damaged || len(s.deliveries) > 0 {
 		t.Errorf("damaged %v, %v", s.damaged, s.deliveries)
+	}
+}
+
+// A log that a file system has lost is worth a word.
+func TestLogEmpty(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mails(1)...)
+	if _, stderr, err := w.popget(); err != nil || stderr != "" {
+		t.Errorf("without a log: %q, %v", stderr, err)
+	}
+	logs, _ := filepath.Glob(filepath.Join(w.dir, ".popget-*"))
+	if err := os.Truncate(logs[0], 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, err := w.popget(); err != nil || !strings.Contains(stderr, logs[0]+" is damaged") {
+		t.Errorf("with an empty log: %q, %v", stderr, err)
 	}
 }
 
@@ -204,7 +220,10 @@ func TestForgets(t *testing.T) {
 		{"no listing", nil, 400, false, false},
 		{"one listing", []int{100}, 400, false, false},
 		{"89 days", []int{1, 90}, 90, false, false},
-		{"91 days", []int{1, 92}, 92, true, false},
+		{"91 days, once", []int{1, 92}, 92, false, false},
+		{"a clock that was wrong", []int{-20000, 1}, 1, false, false},
+		{"a clock that was wrong twice", []int{20000, 20001, 1, 2}, 2, false, false},
+		{"91 days", []int{1, 92, 93}, 93, true, false},
 		{"listed all the time", nil, 400, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
