@@ -398,6 +398,22 @@ func TestTrace(t *testing.T) {
 	})
 }
 
+// What has neither text nor rows has no octets of them.
+func TestTraceBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var done []string
+		trace := &Trace{CommandDone: func(_ context.Context, info CommandInfo) {
+			done = append(done, fmt.Sprint(info.Command, " ", info.Bytes))
+		}}
+		c, _ := serve(t, &Options{Trace: trace}, capaPipelining+"C: DELE 1\nC: DELE 2\nS: +OK\nS: -ERR\nC: QUIT\nS: +OK\n")
+		wantIs(t, "DeleAll", c.DeleAll(t.Context(), []int{1, 2}), ErrRefused)
+		wantIs(t, "Quit", c.Quit(t.Context()))
+		if want := []string{"CAPA 12", "DELE 0", "DELE 0", "QUIT 0"}; !slices.Equal(done, want) {
+			t.Errorf("got %q, want %q", done, want)
+		}
+	})
+}
+
 // A part of it is shown by ExampleLogTrace, in which its levels are.
 func TestLogTrace(t *testing.T) {
 	pop3test.NeedRandom(t)

@@ -198,8 +198,8 @@ func TestDeadlineErrors(t *testing.T) {
 	} {
 		conn, _ := fake(func([]byte) (int, error) { return 0, io.EOF }, tt.deadline)
 		s := stream.New(conn, timeout)
-		if err := read(s); !errors.Is(err, tt.read) || strings.Contains(err.Error(), "Options.Timeout") != tt.advice {
-			t.Errorf("SetDeadline fails with %v: %v, want %v", tt.deadline, err, tt.read)
+		if n, err := s.Read(make([]byte, 2)); n != 0 || !errors.Is(err, tt.read) || strings.Contains(err.Error(), "Options.Timeout") != tt.advice {
+			t.Errorf("SetDeadline fails with %v: %d, %v, want %v", tt.deadline, n, err, tt.read)
 		}
 		if err := write(s); !errors.Is(err, tt.write) {
 			t.Errorf("SetDeadline fails with %v: Write: %v, want %v", tt.deadline, err, tt.write)
