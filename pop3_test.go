@@ -548,6 +548,27 @@ func TestCancel(t *testing.T) {
 		wantIs(t, "Close", m.Close(), context.Canceled)
 		wantClosed(t, c, conn, context.Canceled)
 	})
+	// The end of message 1 comes in the same read, but message 2 was asked for as well.
+	bubble(t, "while a message ends", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		pieces := []string{greeting, pop3test.Pipelining, "+OK\r\n", ".\r\n+OK\r\n"}
+		conn := &pop3test.Conn{Conn: tapeOf(nil), ReadFunc: func(p []byte) (n int, err error) {
+			if len(pieces) == 1 {
+				cancel()
+			}
+			n, pieces = copy(p, pieces[0]), pieces[1:]
+			return n, nil
+		}}
+		c := clientOver(t, conn, nil)
+		for m, err := range c.RetrAll(ctx, []int{1, 2}) {
+			if err == nil {
+				_, err = m.WriteTo(io.Discard)
+			}
+			wantIs(t, "message", err, context.Canceled)
+		}
+		wantClosed(t, c, conn, context.Canceled)
+	})
 	// Nothing is on its way there, so nothing is lost.
 	bubble(t, "between the messages of a loop", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

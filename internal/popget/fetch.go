@@ -127,7 +127,7 @@ func fetchBatch(ctx context.Context, c *pop3.Client, rows []*message, to store) 
 	switch {
 	case err == nil:
 		return nil
-	case c.Err() != nil && !errors.Is(err, pop3.ErrMalformed): // lost, behind the last one
+	case c.Err() != nil && !errors.Is(err, pop3.ErrMalformed): // lost, after the last one
 		came = came[len(came)-1:]
 	}
 	return to.failed(err, came...)
@@ -162,7 +162,11 @@ func prove(ctx context.Context, c *pop3.Client, row *message, uidl bool) error {
 		return cmp.Or(err, odd)
 	}
 	i := slices.IndexFunc(rows, func(m *message) bool { return m.number == row.number })
-	if i < 0 || rows[i].size != row.size || uidl && rows[i].uid != row.uid {
+	same := i >= 0 && rows[i].uid == row.uid
+	if i >= 0 && (row.uid == "" || row.isNumber() || rows[i].uid == "") { // the size may change when the text is read
+		same = rows[i].size == row.size
+	}
+	if !same {
 		return row.changed()
 	}
 	return nil

@@ -7,7 +7,7 @@
 // number. After a failure it closes the connection without QUIT, which commits
 // deletions and lets a server count messages as retrieved; the next run continues
 // from there. Messages that failed in an earlier run are tried in a session of
-// their own behind the others, so that they do not hold them up.
+// their own after the others, so that they do not hold them up.
 //
 // The rule for what is new is in known.go. What is on disk when a run is killed
 // is in the comment of delivery.

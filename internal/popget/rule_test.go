@@ -313,6 +313,20 @@ func TestRule(t *testing.T) {
 				}
 			}, "-delete", 0, 2, 2, ""},
 		}, []string{a, b}, nil},
+		{"UIDL n is refused, and sizes change when the text is read", []turn{
+			{func(w *world) {
+				w.post("u1 u2", a, b)
+				w.reply = func(line string) (string, bool) {
+					switch {
+					case strings.HasPrefix(line, "UIDL "):
+						return "-ERR what?\r\n", true
+					case line == "LIST" && w.count("RETR ") > 0:
+						return "+OK\r\n1 999\r\n2 999\r\n.\r\n", true
+					}
+					return "+OK 1 999\r\n", line == "LIST 1"
+				}
+			}, "", 0, 2, 0, ""},
+		}, []string{a, b}, []string{a, b}},
 		{"a second UIDL is refused", []turn{
 			{func(w *world) {
 				w.post("u1 u2", a, b)

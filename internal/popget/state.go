@@ -27,7 +27,7 @@ type state struct {
 	faults     map[string]*fault // by key
 	server     server
 
-	failed  error // of a write: nothing behind it could be read
+	failed  error // of a write: nothing after it could be read
 	lastID  int
 	lines   int // in the log
 	damaged bool
